@@ -1,0 +1,142 @@
+//! Every size and time limit, in one place, each with its reason.
+//!
+//! Sizes are bytes. A limit is inclusive: exactly this much is accepted, one more is refused.
+
+use std::time::Duration;
+
+// --- the auth plugin protocol ---
+
+/// New state on fd 3. The protocol's own number; large enough for any token cache, small enough to hold in memory.
+pub const PLUGIN_STATE_MAX: usize = 10 * 1024 * 1024;
+/// The token on stdout, and therefore what a CA and a policy server accept. Kerberos tickets with many groups reach 48 KiB.
+pub const TOKEN_MAX: usize = 64 * 1024;
+/// How much of a plugin's stderr is kept (its end); the rest is read and dropped.
+pub const PLUGIN_STDERR_TAIL: usize = 64 * 1024;
+/// How much progress (fd 4) is kept for those who join a run late.
+pub const PROGRESS_MAX: usize = 64 * 1024;
+/// How long a plugin may take by default: a person has to find the browser window.
+pub const PLUGIN_DEADLINE: Duration = Duration::from_secs(300);
+/// The shortest and longest deadline that configuration may ask for.
+pub const PLUGIN_DEADLINE_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(900));
+/// After a plugin exited, how long its streams may stay open in somebody else's hands before they are taken as they are.
+pub const PLUGIN_STREAM_GRACE: Duration = Duration::from_secs(1);
+/// Between SIGTERM and SIGKILL.
+pub const PLUGIN_KILL_AFTER: Duration = Duration::from_secs(2);
+/// A token younger than this serves further certificate requests without running the plugin again.
+pub const TOKEN_REUSE: Duration = Duration::from_secs(60);
+/// How often a certificate request may be answered 401 before the broker gives up.
+pub const TOKEN_ATTEMPTS: usize = 3;
+/// How long background callers wait after one, two, three and more logins that nobody completed.
+pub const STORM_COOL_DOWN: [Duration; 3] = [
+    Duration::from_secs(5),
+    Duration::from_secs(15),
+    Duration::from_secs(60),
+];
+
+// --- between ssh's `match` and the broker ---
+
+/// A request line. A connection's description is under 2 KiB; the rest is room to grow.
+pub const BROKER_LINE_MAX: usize = 64 * 1024;
+/// A reply line: progress chunks are small, `inspect` with 4 096 agents is not.
+pub const BROKER_REPLY_MAX: usize = 16 * 1024 * 1024;
+/// How long a peer may take to send its request line.
+pub const BROKER_READ_DEADLINE: Duration = Duration::from_secs(5);
+/// Peers served at once.
+pub const BROKER_CONNECTIONS: usize = 256;
+/// How long `match` waits for the broker's first byte; a broker that lives answers at once.
+pub const MATCH_FIRST_BYTE: Duration = Duration::from_secs(5);
+/// How long `match` waits between two lines; the broker sends a keepalive well before.
+pub const MATCH_SILENCE: Duration = Duration::from_secs(20);
+/// How often the broker tells a waiting `match` that it is still there.
+pub const BROKER_KEEPALIVE: Duration = Duration::from_secs(5);
+
+// --- agents ---
+
+/// An agent message, as OpenSSH's `AGENT_MAX_LEN`.
+pub const AGENT_FRAME_MAX: usize = 256 * 1024;
+/// Session ids bound on one agent connection, as OpenSSH's `AGENT_MAX_SESSION_IDS`.
+pub const AGENT_BINDINGS_MAX: usize = 16;
+/// A session id, as OpenSSH's `AGENT_MAX_SID_LEN`.
+pub const AGENT_SESSION_ID_MAX: usize = 128;
+/// Connections to one agent socket.
+pub const AGENT_CONNECTIONS: usize = 64;
+/// How long a peer may take to complete a frame it began.
+pub const AGENT_PARTIAL_FRAME: Duration = Duration::from_secs(30);
+/// Before its end a certificate is treated as ended, so that no login begins that cannot finish.
+pub const CERTIFICATE_EXPIRY_BUFFER: Duration = Duration::from_secs(5);
+/// How often ended agents are looked for and removed.
+pub const AGENT_SWEEP: Duration = Duration::from_secs(10);
+/// Agents at once, each one socket and one descriptor.
+pub const AGENTS_MAX: usize = 4096;
+
+// --- certificates ---
+
+/// Before now, for hosts whose clock is behind.
+pub const CERTIFICATE_BACKDATE: Duration = Duration::from_secs(60);
+/// The CA's own ceiling on a certificate's life unless configured.
+pub const CERTIFICATE_TTL_MAX: Duration = Duration::from_secs(600);
+/// A certificate's life when policy names none.
+pub const CERTIFICATE_TTL: Duration = Duration::from_secs(300);
+/// Principals in one certificate.
+pub const PRINCIPALS_MAX: usize = 16;
+/// A key id, which sshd logs whole.
+pub const KEY_ID_MAX: usize = 512;
+
+// --- HTTP between broker, CA and policy server ---
+
+/// A request or reply body.
+pub const HTTP_BODY_MAX: usize = 64 * 1024;
+/// A body that carries a user's token inside JSON: the token may need base64 and the connection its own room.
+pub const POLICY_BODY_MAX: usize = TOKEN_MAX / 3 * 4 + 16 * 1024;
+/// All headers of a request: a token of the largest size fits, encoded.
+pub const HTTP_HEADER_MAX: usize = TOKEN_MAX / 3 * 4 + 16 * 1024;
+/// How long a client may take to send its headers, and its body.
+pub const HTTP_READ_DEADLINE: Duration = Duration::from_secs(10);
+/// Open connections of a server, and of one address.
+pub const HTTP_CONNECTIONS: usize = 4096;
+/// Open connections from one address that is not this machine.
+pub const HTTP_CONNECTIONS_PER_ADDRESS: usize = 64;
+/// How long the broker waits for a CA.
+pub const CA_DEADLINE: Duration = Duration::from_secs(15);
+/// How long the broker waits for a TCP and TLS connection to a CA before it tries the next.
+pub const CA_CONNECT_DEADLINE: Duration = Duration::from_secs(2);
+/// How long the CA waits for the policy server.
+pub const POLICY_DEADLINE: Duration = Duration::from_secs(5);
+/// The life of the CA's own token towards the policy server.
+pub const SERVICE_TOKEN_LIFE: Duration = Duration::from_secs(60);
+/// How far two servers' clocks may be apart.
+pub const SERVICE_CLOCK_LEEWAY: Duration = Duration::from_secs(5);
+/// How long a discovery document is good for.
+pub const DISCOVERY_MAX_AGE: Duration = Duration::from_secs(300);
+/// After SIGTERM, how long requests in flight may take to finish.
+pub const DRAIN: Duration = Duration::from_secs(2);
+
+// --- OpenID Connect ---
+
+/// A discovery document, a key set or a token reply.
+pub const OIDC_BODY_MAX: usize = 256 * 1024;
+/// Keys in a key set.
+pub const OIDC_KEYS_MAX: usize = 100;
+/// TCP and TLS to a provider.
+pub const OIDC_CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// A whole request to a provider.
+pub const OIDC_DEADLINE: Duration = Duration::from_secs(30);
+/// How far a provider's clock and ours may be apart.
+pub const OIDC_LEEWAY: Duration = Duration::from_secs(60);
+/// Between two fetches of a key set because of an unknown key id.
+pub const JWKS_REFETCH: Duration = Duration::from_secs(60);
+/// How long the last good key set serves when the provider is down.
+pub const JWKS_STALE: Duration = Duration::from_secs(24 * 3600);
+
+// --- names ---
+
+/// A host name, as DNS has it.
+pub const HOST_NAME_MAX: usize = 255;
+/// A user name or principal.
+pub const PRINCIPAL_MAX: usize = 128;
+/// A profile's name, part of a socket path.
+pub const PROFILE_NAME_MAX: usize = 32;
+/// A pattern of hosts.
+pub const PATTERN_MAX: usize = 256;
+/// A Unix socket's path on Linux (108 with the closing NUL); macOS has 104.
+pub const SOCKET_PATH_MAX: usize = if cfg!(target_os = "macos") { 103 } else { 107 };

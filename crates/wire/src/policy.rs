@@ -1,0 +1,187 @@
+//! The wire between CA and policy server: JSON over HTTPS or a Unix socket, compatible with epithet 0.18 and 0.19.
+
+use crate::connection::{ConnectionFields, null_as_default};
+use crate::token::{Token, TokenError};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+/// What the CA asks: may the holder of this token make this connection?
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyRequest {
+    /// The user's token: as it is when it is UTF-8, else base64url as `token_encoding` says.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub token: Zeroizing<String>,
+    /// `base64url` when `token` is encoded; absent otherwise, as in epithet 0.19.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_encoding: Option<String>,
+    /// The connection.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub connection: ConnectionFields,
+}
+
+impl PolicyRequest {
+    /// Builds a request, encoding the token only if JSON could not carry it.
+    pub fn new(token: &Token, connection: ConnectionFields) -> Self {
+        let (token, encoding) = match std::str::from_utf8(token.expose()) {
+            Ok(text) => (Zeroizing::new(text.to_owned()), None),
+            Err(_) => (
+                Zeroizing::new(URL_SAFE_NO_PAD.encode(token.expose())),
+                Some("base64url".to_owned()),
+            ),
+        };
+        Self {
+            token,
+            token_encoding: encoding,
+            connection,
+        }
+    }
+
+    /// The token's bytes.
+    pub fn token(&self) -> Result<Token, TokenError> {
+        Token::from_header(
+            self.token.as_bytes(),
+            self.token_encoding.as_ref().map(String::as_bytes),
+        )
+    }
+}
+
+impl fmt::Debug for PolicyRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "PolicyRequest {{ token: [redacted], connection: {:?} }}",
+            self.connection
+        )
+    }
+}
+
+/// A yes, and what the certificate shall say. A no is an HTTP status with a sentence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyResponse {
+    /// The certificate's contents. Older policy servers add a `policy` object, which is ignored.
+    pub cert_params: CertParams,
+}
+
+/// The certificate's contents as policy wants them. The CA checks each of them again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CertParams {
+    /// Who this is; becomes the key id.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub identity: String,
+    /// The users this certificate may log in as.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub principals: Vec<String>,
+    /// The certificate's life in nanoseconds (`expiration` on the wire).
+    #[serde(rename = "expiration", default, deserialize_with = "null_as_default")]
+    pub expiration_ns: i64,
+    /// Extensions such as `permit-pty`.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub extensions: BTreeMap<String, String>,
+    /// Critical options such as `source-address`. Not known to epithet 0.19; left out when there are none.
+    #[serde(
+        default,
+        deserialize_with = "null_as_default",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    pub critical_options: BTreeMap<String, String>,
+    /// When the token that paid for it ends. The year 1, which epithet 0.19 writes for "never", is read as none.
+    #[serde(default, deserialize_with = "read_time", serialize_with = "write_time")]
+    pub not_after: Option<Timestamp>,
+    /// The rule that said yes, for the audit log. Ours only; left out when unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+}
+
+impl CertParams {
+    /// The certificate's life; `None` when the wire said zero or less.
+    pub fn expiration(&self) -> Option<Duration> {
+        u64::try_from(self.expiration_ns)
+            .ok()
+            .filter(|ns| *ns > 0)
+            .map(Duration::from_nanos)
+    }
+}
+
+fn read_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    let Some(text) = Option::<String>::deserialize(deserializer)? else {
+        return Ok(None);
+    };
+    if text.starts_with("0001-01-01T") {
+        return Ok(None);
+    }
+    text.parse()
+        .map(Some)
+        .map_err(|_| serde::de::Error::custom("notAfter must be an RFC 3339 time"))
+}
+
+fn write_time<S: Serializer>(time: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => serializer.collect_str(&time.strftime("%Y-%m-%dT%H:%M:%SZ")),
+        None => serializer.serialize_str("0001-01-01T00:00:00Z"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_of_the_other_implementation_is_understood() {
+        let json = r#"{"certParams":{"identity":"alice@example.com","principals":["root"],"expiration":300000000000,
+            "extensions":{"permit-pty":""},"notAfter":"2026-08-13T18:30:00Z"},"policy":{"hostUsers":{}}}"#;
+        let params = serde_json::from_str::<PolicyResponse>(json).unwrap().cert_params;
+        assert_eq!(params.expiration(), Some(Duration::from_secs(300)));
+        assert_eq!(params.not_after.unwrap().as_second(), 1_786_645_800);
+        let never = r#"{"certParams":{"identity":"a","principals":null,"expiration":1,"extensions":null,"notAfter":"0001-01-01T00:00:00Z"}}"#;
+        assert_eq!(
+            serde_json::from_str::<PolicyResponse>(never)
+                .unwrap()
+                .cert_params
+                .not_after,
+            None
+        );
+    }
+
+    #[test]
+    fn a_reply_reads_as_it_was_written() {
+        let params = CertParams {
+            identity: "a".into(),
+            principals: vec!["root".into()],
+            expiration_ns: 1,
+            not_after: Some("2026-08-13T18:30:00Z".parse().unwrap()),
+            ..CertParams::default()
+        };
+        let json = serde_json::to_string(&PolicyResponse {
+            cert_params: params.clone(),
+        })
+        .unwrap();
+        assert_eq!(
+            json,
+            r#"{"certParams":{"identity":"a","principals":["root"],"expiration":1,"extensions":{},"notAfter":"2026-08-13T18:30:00Z"}}"#
+        );
+        assert_eq!(
+            serde_json::from_str::<PolicyResponse>(&json).unwrap().cert_params,
+            params
+        );
+    }
+
+    #[test]
+    fn a_token_that_json_cannot_carry_is_encoded_and_said_to_be() {
+        for bytes in [&b"plain"[..], b"\xff\x00"] {
+            let token = Token::new(bytes.to_vec()).unwrap();
+            let request = PolicyRequest::new(&token, ConnectionFields::default());
+            let json = serde_json::to_string(&request).unwrap();
+            let back: PolicyRequest = serde_json::from_str(&json).unwrap();
+            assert_eq!(back.token().unwrap(), token);
+        }
+    }
+}
