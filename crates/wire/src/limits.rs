@@ -48,7 +48,7 @@ pub const MATCH_FIRST_BYTE: Duration = Duration::from_secs(5);
 /// How long `match` waits between two lines; the broker sends a keepalive well before.
 pub const MATCH_SILENCE: Duration = Duration::from_secs(20);
 /// How often the broker tells a waiting `match` that it is still there.
-pub const BROKER_KEEPALIVE: Duration = Duration::from_secs(5);
+pub const BROKER_KEEPALIVE: Duration = Duration::from_secs(2);
 
 // --- agents ---
 

@@ -1,0 +1,145 @@
+//! One client of an agent: reads a message, asks the firewall, answers, and again.
+
+use std::io;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+use tracing::{debug, info, warn};
+
+use std::sync::Arc;
+
+use crate::clock::Now;
+use crate::credential::Credential;
+use crate::firewall::{self, Refusal, Rules, Verdict};
+use crate::frame;
+use crate::message::{Reply, Request, is_session_bind};
+use crate::promise::Promise;
+use crate::session::Session;
+
+/// A message buffer larger than this is given back after use; ordinary messages are well under 4 KiB.
+const BUFFER_KEPT: usize = 16 * 1024;
+
+/// What the connections of one agent share.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    /// The kinds of refusals that were logged already.
+    refusals: AtomicU32,
+    signatures: AtomicU64,
+    /// Milliseconds on the boot clock; zero is never.
+    last_request: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn signatures(&self) -> u64 {
+        self.signatures.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn last_request(&self) -> Option<Duration> {
+        match self.last_request.load(Ordering::Relaxed) {
+            0 => None,
+            milliseconds => Some(Duration::from_millis(milliseconds)),
+        }
+    }
+
+    fn note_request(&self, now: Now) {
+        let milliseconds = u64::try_from(now.boot.as_millis()).unwrap_or(u64::MAX);
+        self.last_request.store(milliseconds, Ordering::Relaxed);
+    }
+
+    /// Whether a refusal of this kind is the agent's first.
+    fn is_news(&self, refusal: &Refusal) -> bool {
+        let bit = 1 << refusal.kind();
+        self.refusals.fetch_or(bit, Ordering::Relaxed) & bit == 0
+    }
+}
+
+/// Serves one client until it leaves or breaks the framing.
+pub(crate) async fn serve(
+    mut stream: UnixStream,
+    promise: Promise,
+    rules: Rules,
+    wait: Duration,
+    shared: Arc<Shared>,
+) {
+    if let Err(error) = converse(&mut stream, &promise, rules, wait, &shared).await {
+        debug!(%error, "agent connection closed");
+    }
+}
+
+async fn converse(
+    stream: &mut UnixStream,
+    promise: &Promise,
+    rules: Rules,
+    wait: Duration,
+    shared: &Shared,
+) -> io::Result<()> {
+    let mut session = Session::default();
+    let mut message = Vec::new();
+    while frame::read(stream, &mut message).await? {
+        let request = Request::decode(&message);
+        if matches!(request, Request::Malformed { .. }) && is_session_bind(&message) {
+            session.poison();
+        }
+        let credential = match request {
+            Request::Identities | Request::Sign(_) => promise.settled(wait).await,
+            _ => promise.credential(),
+        };
+        let now = Now::read();
+        shared.note_request(now);
+        let verdict = firewall::answer(&mut session, credential.as_deref(), rules, &request, now);
+        let reply = carry_out(verdict, promise, &session, credential.as_deref(), shared);
+        // Not held while the peer takes its time to read, so that a withdrawn key is really gone.
+        drop(credential);
+        frame::write(stream, &reply.frame()).await?;
+        if message.capacity() > BUFFER_KEPT {
+            message = Vec::new();
+        }
+    }
+    Ok(())
+}
+
+/// Does and logs what the firewall decided.
+fn carry_out(
+    verdict: Verdict,
+    promise: &Promise,
+    session: &Session,
+    credential: Option<&Credential>,
+    shared: &Shared,
+) -> Reply {
+    let user = credential.map(|credential| credential.user().as_str());
+    match verdict {
+        Verdict::Reply(reply) => {
+            if let (Reply::Signature(_), Some(credential)) = (&reply, credential) {
+                shared.signatures.fetch_add(1, Ordering::Relaxed);
+                info!(
+                    user,
+                    serial = credential.certificate().serial(),
+                    host_key = session.last().map(|binding| binding.host_key.as_str()),
+                    forwarded = session.is_forwarded(),
+                    "login signed"
+                );
+            }
+            reply
+        }
+        Verdict::Empty => {
+            promise.withdraw();
+            info!(user, "agent emptied");
+            Reply::Success
+        }
+        Verdict::Refuse(reply, refusal) => {
+            let reason = refusal.to_string();
+            if shared.is_news(&refusal) {
+                warn!(user, forwarded = session.is_forwarded(), reason, "agent refused");
+            } else {
+                debug!(
+                    user,
+                    forwarded = session.is_forwarded(),
+                    reason,
+                    "agent refused again"
+                );
+            }
+            reply
+        }
+    }
+}

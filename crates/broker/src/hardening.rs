@@ -1,0 +1,41 @@
+//! What a process that holds keys and tokens does before it gets any: no core, no other process looking in, no
+//! descriptor of somebody else's, files for its owner only.
+
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit, umask,
+};
+
+/// Closes the doors. Failures are logged and not fatal: a container may forbid a step that it has done itself.
+pub fn harden() {
+    umask(rustix::fs::Mode::from_raw_mode(0o077));
+    if let Err(error) = setrlimit(
+        Resource::Core,
+        Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        },
+    ) {
+        tracing::warn!(%error, "core dumps cannot be turned off");
+    }
+    #[cfg(target_os = "linux")]
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "other processes of yours can read this one's memory");
+    }
+    if let Err(error) = epithet_plugin::close_inherited_on_exec() {
+        tracing::warn!(%error, "files that were open when this process started may be seen by auth plugins");
+    }
+}
+
+/// Raises the limit of open files to what the system allows, because every live connection's agent is one.
+pub fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
+    ) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}

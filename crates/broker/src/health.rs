@@ -1,0 +1,140 @@
+//! How a CA that failed is treated: left alone for a moment that grows, then tried by one request at a time.
+
+use std::time::Duration;
+
+/// The first and the longest time a CA is left alone.
+const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// One CA's health; `now` is time since boot everywhere.
+#[derive(Debug, Default)]
+pub(crate) struct Health {
+    failures: u32,
+    open_until: Option<Duration>,
+    probing: bool,
+    last_error: Option<String>,
+}
+
+/// What a request may do with a CA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HealthState {
+    Closed,
+    HalfOpen,
+    Open,
+}
+
+impl HealthState {
+    /// The state as `inspect` names it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::HalfOpen => "half-open",
+            Self::Open => "open",
+        }
+    }
+}
+
+impl Health {
+    pub(crate) fn state(&self, now: Duration) -> HealthState {
+        match self.open_until {
+            None => HealthState::Closed,
+            Some(until) if now < until || self.probing => HealthState::Open,
+            Some(_) => HealthState::HalfOpen,
+        }
+    }
+
+    /// Takes the one probe of a half-open CA. False when the CA is to be left alone.
+    pub(crate) fn admit(&mut self, now: Duration) -> bool {
+        match self.state(now) {
+            HealthState::Closed => true,
+            HealthState::HalfOpen => {
+                self.probing = true;
+                true
+            }
+            HealthState::Open => false,
+        }
+    }
+
+    /// It answered, whatever it said.
+    pub(crate) fn answered(&mut self) {
+        *self = Self::default();
+    }
+
+    /// It could not be reached, or answered 5xx. `retry_after` is its own wish; `jitter` is in 0..1.
+    pub(crate) fn failed(
+        &mut self,
+        now: Duration,
+        retry_after: Option<Duration>,
+        jitter: f64,
+        error: String,
+    ) {
+        let doubled = BACK_OFF.0 * 2_u32.saturating_pow(self.failures.min(10));
+        let pause = retry_after.unwrap_or(doubled).clamp(BACK_OFF.0, BACK_OFF.1);
+        self.failures = self.failures.saturating_add(1);
+        self.open_until = Some(now + pause.mul_f64(0.75 + jitter.clamp(0.0, 1.0) / 2.0));
+        self.probing = false;
+        self.last_error = Some(error);
+    }
+
+    /// The request was given up for a reason that says nothing about the CA.
+    pub(crate) fn undecided(&mut self) {
+        self.probing = false;
+    }
+
+    pub(crate) fn last_error(&self) -> Option<&str> {
+        self.last_error.as_deref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_grows_from_a_second_to_a_minute_and_any_answer_ends_it() {
+        let mut health = Health::default();
+        let mut now = Duration::from_secs(100);
+        for expected in [1, 2, 4, 8, 16, 32, 60, 60] {
+            health.failed(now, None, 0.5, "refused".into());
+            let pause = Duration::from_secs(expected);
+            assert_eq!(
+                health.state(now + pause - Duration::from_millis(1)),
+                HealthState::Open
+            );
+            now += pause;
+            assert_eq!(health.state(now), HealthState::HalfOpen);
+        }
+        health.answered();
+        assert_eq!(health.state(now), HealthState::Closed);
+    }
+
+    #[test]
+    fn one_probe_at_a_time_and_a_cancelled_probe_frees_the_place() {
+        let mut health = Health::default();
+        let now = Duration::from_secs(100);
+        health.failed(now, None, 0.5, "refused".into());
+        let later = now + Duration::from_secs(2);
+        assert!(health.admit(later));
+        assert!(!health.admit(later));
+        health.undecided();
+        assert!(health.admit(later));
+    }
+
+    #[test]
+    fn the_cas_own_wish_is_kept_within_bounds() {
+        let now = Duration::from_secs(100);
+        for (wish, pause) in [(0, 1), (30, 30), (86_400, 60)] {
+            let mut health = Health::default();
+            health.failed(now, Some(Duration::from_secs(wish)), 0.5, "busy".into());
+            assert_eq!(
+                health.state(now + Duration::from_secs(pause)),
+                HealthState::HalfOpen,
+                "{wish}"
+            );
+            assert_eq!(
+                health.state(now + Duration::from_millis(pause * 1000 - 1)),
+                HealthState::Open,
+                "{wish}"
+            );
+        }
+    }
+}

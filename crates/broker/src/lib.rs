@@ -1,0 +1,44 @@
+//! The broker behind `epithet agent`: it knows how a person logs in, asks a CA for certificates, and serves each ssh
+//! connection an agent of its own.
+//!
+//! The way of one connection: [`listener`] takes ssh's question, [`match_`] answers it in five steps, [`login`] gets a
+//! token from the auth plugin, [`mint`] a certificate from a CA, [`agents`] holds what came of it.
+//!
+//! It never looks into a token, never writes a secret to disk, and never lets anything that came over the network
+//! become part of a shell command.
+
+mod agents;
+mod auth_source;
+mod broker;
+mod ca_address;
+mod ca_client;
+mod ca_pool;
+mod clock;
+mod discovery;
+mod gate;
+mod hang_up;
+mod hardening;
+mod health;
+mod hosts;
+mod listener;
+mod login;
+mod match_;
+mod mint;
+mod pins;
+mod run_dir;
+mod settings;
+mod ssh_config;
+mod storm;
+mod transcript;
+mod voice;
+
+pub use auth_source::fetch_pin;
+pub use broker::{Broker, BrokerError};
+pub use ca_address::{CaAddress, CaAddressError};
+pub use ca_client::{CaHttp, CaHttpError};
+pub use hardening::{harden, raise_open_files};
+pub use hosts::{GateSource, HostGate};
+pub use pins::{Pin, PinError, Pins};
+pub use run_dir::{RunDir, RunDirError};
+pub use settings::Settings;
+pub use ssh_config::{PathError, SshConfig};

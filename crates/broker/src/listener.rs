@@ -1,0 +1,205 @@
+//! The broker's socket: who may speak, one request line with a deadline, and the reply lines until the end or until
+//! the other side hangs up.
+
+use crate::hang_up;
+use crate::voice::Voice;
+use epithet_wire::broker::{Reply, Request};
+use epithet_wire::limits::{BROKER_CONNECTIONS, BROKER_KEEPALIVE, BROKER_LINE_MAX, BROKER_READ_DEADLINE};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use std::future::Future;
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncWriteExt, Interest};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// After an error of accept (too many open files), how long to leave it alone.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Answers one request; dropping the future means that the asker has gone.
+pub(crate) trait Answers: Send + Sync + 'static {
+    fn answer(&self, request: Request, voice: Voice) -> impl Future<Output = Reply> + Send;
+}
+
+/// Opens the socket for its owner only.
+pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
+    // Its directory is closed to others, so there is no moment in which they could reach it.
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Serves the socket until `ending`.
+pub(crate) async fn serve<A: Answers>(listener: UnixListener, answers: Arc<A>, ending: CancellationToken) {
+    let places = Arc::new(Semaphore::new(BROKER_CONNECTIONS));
+    let tasks = TaskTracker::new();
+    while let Some(accepted) = ending.run_until_cancelled(listener.accept()).await {
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "the broker's socket cannot accept; trying again");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            tracing::warn!("more than {BROKER_CONNECTIONS} requests at once; one was turned away");
+            continue;
+        };
+        let (answers, ending) = (Arc::clone(&answers), ending.clone());
+        tasks.spawn(async move {
+            let _place = place;
+            let conversation = converse(stream, answers.as_ref());
+            if let Some(Err(error)) = ending.run_until_cancelled(conversation).await {
+                tracing::debug!(%error, "a request to the broker broke off");
+            }
+        });
+    }
+    tasks.close();
+    tasks.wait().await;
+}
+
+/// One request and its replies.
+async fn converse<A: Answers>(mut stream: UnixStream, answers: &A) -> io::Result<()> {
+    let peer = stream.peer_cred()?;
+    if !is_ours(peer.uid()) {
+        tracing::warn!(
+            uid = peer.uid(),
+            pid = peer.pid(),
+            "another user's process was turned away from the broker's socket"
+        );
+        return Ok(());
+    }
+    let (line, stderr) = match tokio::time::timeout(BROKER_READ_DEADLINE, read_request(&stream)).await {
+        Ok(request) => request?,
+        Err(_) => return Ok(()),
+    };
+    let request = match parse(&line) {
+        Ok(request) => request,
+        Err(problem) => return write_line(&mut stream, &Reply::deny(problem)).await,
+    };
+    let (voice, mut lines) = Voice::new(stderr);
+    voice.keep_alive();
+    let keep_alive = voice.clone();
+    let answering = answers.answer(request, voice);
+    tokio::pin!(answering);
+    let mut beat = tokio::time::interval_at(tokio::time::Instant::now() + BROKER_KEEPALIVE, BROKER_KEEPALIVE);
+    loop {
+        tokio::select! {
+            biased;
+            reply = &mut answering => {
+                while let Ok(line) = lines.try_recv() {
+                    if line.output.as_deref() != Some("") {
+                        write_line(&mut stream, &line).await?;
+                    }
+                }
+                return write_line(&mut stream, &reply).await;
+            }
+            Some(line) = lines.recv() => write_line(&mut stream, &line).await?,
+            _ = beat.tick() => keep_alive.keep_alive(),
+            () = hang_up::wait(&stream) => return Ok(()),
+        }
+    }
+}
+
+fn is_ours(uid: u32) -> bool {
+    uid == 0 || uid == rustix::process::geteuid().as_raw()
+}
+
+/// Reads up to the end of the first line, and takes a descriptor that came along.
+async fn read_request(stream: &UnixStream) -> io::Result<(Vec<u8>, Option<OwnedFd>)> {
+    let (mut line, mut stderr) = (Vec::new(), None);
+    let mut buffer = [0; 4096];
+    loop {
+        stream.readable().await?;
+        let received = stream.try_io(Interest::READABLE, || receive(stream, &mut buffer, &mut stderr));
+        let count = match received {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(error) => return Err(error),
+        };
+        line.extend_from_slice(&buffer[..count]);
+        if let Some(end) = line.iter().position(|byte| *byte == b'\n') {
+            line.truncate(end);
+            return Ok((line, stderr));
+        }
+        if line.len() > BROKER_LINE_MAX {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the request line is too long",
+            ));
+        }
+    }
+}
+
+fn receive(stream: &UnixStream, buffer: &mut [u8], stderr: &mut Option<OwnedFd>) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let received = recvmsg(
+        stream.as_fd(),
+        &mut [IoSliceMut::new(buffer)],
+        &mut ancillary,
+        RecvFlags::CMSG_CLOEXEC,
+    )?;
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+            // More than one is not ours to keep; they are closed here.
+            for descriptor in descriptors {
+                stderr.get_or_insert(descriptor);
+            }
+        }
+    }
+    Ok(received.bytes)
+}
+
+fn parse(line: &[u8]) -> Result<Request, String> {
+    let request: Request = serde_json::from_slice(line).map_err(|error| {
+        format!("malformed request: {error}; is this `epithet` of another version than the broker?")
+    })?;
+    let questions = [
+        request.match_.is_some(),
+        request.inspect.is_some(),
+        request.login.is_some(),
+        request.logout.is_some(),
+    ];
+    match questions.into_iter().filter(|asked| *asked).count() {
+        0 => Err("request must set exactly one of match, inspect, login or logout".to_owned()),
+        _ => Ok(request),
+    }
+}
+
+async fn write_line(stream: &mut UnixStream, reply: &Reply) -> io::Result<()> {
+    let mut line = serde_json::to_vec(reply)?;
+    line.push(b'\n');
+    stream.write_all(&line).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn no_line_is_a_panic(line in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = parse(&line);
+        }
+    }
+
+    #[test]
+    fn a_line_that_asks_nothing_is_told_what_to_ask() {
+        for line in [&b"{}"[..], b"{\"other\":1}"] {
+            assert!(parse(line).unwrap_err().contains("exactly one of"));
+        }
+        assert!(parse(b"x").unwrap_err().contains("malformed request"));
+        assert!(parse(b"{\"inspect\":{}}").is_ok());
+    }
+}

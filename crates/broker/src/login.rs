@@ -1,0 +1,428 @@
+//! The login: the one place that holds state and token, and that runs the auth plugin.
+//!
+//! What it promises:
+//! - at most one run at a time; whoever comes while it runs joins it, sees what was said so far, and shares its result;
+//! - the run is ended when the last who waits for it leaves; nobody is given the result of a run that was being ended;
+//! - state and token are replaced together, and only by a run that succeeded;
+//! - every token has a generation, so that a late 401 for an old token never discards a newer one.
+//!
+//! It never looks into a token or a state.
+
+use crate::auth_source::{AuthSource, AuthSourceError};
+use crate::clock;
+use crate::storm::StormGuard;
+use crate::transcript::Transcript;
+use crate::voice::Voice;
+use epithet_plugin::{Guard, Invocation, Reply, RunError, RunLimits, Runner, progress_channel};
+use epithet_wire::broker::{Asker, LoginInspection};
+use epithet_wire::display::sanitize_line;
+use epithet_wire::limits::CERTIFICATE_EXPIRY_BUFFER;
+use epithet_wire::{Connection, PluginState, Token, format_duration};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// A token on loan, with the number of the run that brought it.
+#[derive(Debug, Clone)]
+pub(crate) struct Lease {
+    pub(crate) token: Token,
+    pub(crate) generation: u64,
+}
+
+/// Why nobody could be logged in.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum LoginError {
+    /// It is not known how to log in.
+    #[error(transparent)]
+    Source(#[from] Arc<AuthSourceError>),
+    /// The plugin failed.
+    #[error("{0}")]
+    Plugin(Arc<RunError>),
+    /// Too soon after a login that nobody completed.
+    #[error("the last login was not completed, so a program without a terminal may start one again only in {}; to log in now, run ssh (or `epithet login`) in a terminal", format_duration(.0.max(&Duration::from_secs(1)).to_owned()))]
+    TooSoon(Duration),
+    /// Somebody logged out while it ran.
+    #[error("you logged out meanwhile")]
+    Forgotten,
+    /// The broker is ending.
+    #[error("the broker is shutting down")]
+    Ending,
+}
+
+impl LoginError {
+    /// The lines a person should read.
+    pub(crate) fn explain(&self) -> String {
+        match self {
+            Self::Plugin(error) => error.explain(),
+            other => other.to_string(),
+        }
+    }
+}
+
+/// See the module.
+pub(crate) struct Login {
+    source: AuthSource,
+    limits: RunLimits,
+    token_reuse: Duration,
+    guard: Arc<Guard>,
+    ending: CancellationToken,
+    inner: Mutex<Inner>,
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Login")
+            .field("source", &self.source.describe())
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    state: PluginState,
+    held: Option<Held>,
+    generation: u64,
+    /// Counts the times everything was forgotten, so that a run begun before brings nothing back.
+    epoch: u64,
+    run: Option<Arc<Run>>,
+    storm: StormGuard,
+    logins: u64,
+    failures: u64,
+    last_error: Option<String>,
+}
+
+/// The token of the last run.
+#[derive(Debug)]
+struct Held {
+    token: Token,
+    obtained: Duration,
+    obtained_at: u64,
+    /// When the first certificate that was obtained with it ends, seconds since 1970.
+    first_expiry: Option<u64>,
+}
+
+/// A plugin at work, and who waits for it.
+#[derive(Debug)]
+struct Run {
+    transcript: Transcript,
+    waiters: Mutex<usize>,
+    cancel: CancellationToken,
+    outcome: watch::Receiver<Option<Result<Lease, LoginError>>>,
+}
+
+impl Run {
+    fn waiters(&self) -> MutexGuard<'_, usize> {
+        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Joins the run, unless its last waiter has left and it is being ended.
+    fn join(self: &Arc<Self>, voice: &Voice) -> Option<Waiting> {
+        let mut waiters = self.waiters();
+        if self.cancel.is_cancelled() {
+            return None;
+        }
+        *waiters += 1;
+        drop(waiters);
+        self.transcript.join(voice);
+        Some(Waiting {
+            run: Arc::clone(self),
+        })
+    }
+
+    async fn outcome(&self) -> Result<Lease, LoginError> {
+        let mut outcome = self.outcome.clone();
+        match outcome.wait_for(Option::is_some).await {
+            Ok(result) => result.clone().unwrap_or(Err(LoginError::Ending)),
+            Err(_) => Err(LoginError::Ending),
+        }
+    }
+}
+
+/// One who waits for a run. Dropping the last one ends the run.
+struct Waiting {
+    run: Arc<Run>,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let mut waiters = self.run.waiters();
+        *waiters -= 1;
+        if *waiters == 0 {
+            self.run.cancel.cancel();
+        }
+    }
+}
+
+impl Login {
+    pub(crate) fn new(
+        source: AuthSource,
+        limits: RunLimits,
+        token_reuse: Duration,
+        guard: Guard,
+        ending: CancellationToken,
+    ) -> Self {
+        Self {
+            source,
+            limits,
+            token_reuse,
+            guard: Arc::new(guard),
+            ending,
+            inner: Mutex::default(),
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A token that may be used: the held one while it may be reused, else the result of a run of the plugin.
+    ///
+    /// Dropping the future leaves the run; it ends when nobody waits for it any more.
+    pub(crate) async fn lease(
+        self: &Arc<Self>,
+        connection: Option<&Connection>,
+        asker: &Asker,
+        voice: &Voice,
+    ) -> Result<Lease, LoginError> {
+        loop {
+            let (run, waiting) = {
+                let mut inner = self.inner();
+                if let Some(lease) = inner.reusable(self.token_reuse) {
+                    return Ok(lease);
+                }
+                let run = match &inner.run {
+                    Some(run) => Arc::clone(run),
+                    None => {
+                        inner
+                            .storm
+                            .admit(asker.terminal, clock::since_boot())
+                            .map_err(LoginError::TooSoon)?;
+                        self.start(&mut inner, connection, asker)
+                    }
+                };
+                let waiting = run.join(voice);
+                (run, waiting)
+            };
+            if waiting.is_some() {
+                return run.outcome().await;
+            }
+            // That run is being ended: wait until it is gone, then begin again.
+            let _ = run.outcome().await;
+        }
+    }
+
+    /// A run of the plugin even if the held token could be reused: for `epithet login`.
+    pub(crate) async fn renew(self: &Arc<Self>, asker: &Asker, voice: &Voice) -> Result<Lease, LoginError> {
+        self.inner().held = None;
+        self.lease(None, asker, voice).await
+    }
+
+    /// The CA answered 401 to this token: it is forgotten, unless a newer one has taken its place. The state stays.
+    pub(crate) fn reject(&self, lease: &Lease) {
+        let mut inner = self.inner();
+        if inner.generation == lease.generation {
+            inner.held = None;
+        }
+    }
+
+    /// A certificate that ends at `valid_before` was obtained with this token; once that is over, the token is too.
+    pub(crate) fn paid_for(&self, lease: &Lease, valid_before: u64) {
+        let mut inner = self.inner();
+        if inner.generation == lease.generation
+            && let Some(held) = &mut inner.held
+        {
+            held.first_expiry = Some(
+                held.first_expiry
+                    .map_or(valid_before, |first| first.min(valid_before)),
+            );
+        }
+    }
+
+    /// Forgets token and state, and gives the state back so that what it stands for can be revoked.
+    pub(crate) fn forget(&self) -> PluginState {
+        let mut inner = self.inner();
+        inner.held = None;
+        inner.storm = StormGuard::default();
+        inner.epoch += 1;
+        if let Some(run) = &inner.run {
+            run.cancel.cancel();
+        }
+        std::mem::take(&mut inner.state)
+    }
+
+    /// Waits until no plugin runs any more. Something else must have ended it.
+    pub(crate) async fn ended(&self) {
+        loop {
+            let run = self.inner().run.clone();
+            match run {
+                Some(run) => drop(run.outcome().await),
+                None => return,
+            }
+        }
+    }
+
+    /// What `inspect` shows: nothing secret.
+    pub(crate) fn inspect(&self) -> LoginInspection {
+        let inner = self.inner();
+        LoginInspection {
+            command: self.source.describe(),
+            token: inner.held.is_some(),
+            token_since: (inner.held.as_ref())
+                .and_then(|held| jiff::Timestamp::from_second(i64::try_from(held.obtained_at).ok()?).ok()),
+            state_bytes: inner.state.len(),
+            logins: inner.logins,
+            failures: inner.failures,
+            running: inner.run.is_some(),
+            last_error: inner.last_error.clone(),
+        }
+    }
+
+    /// Starts a run. The caller holds the lock and has seen that there is none.
+    fn start(
+        self: &Arc<Self>,
+        inner: &mut Inner,
+        connection: Option<&Connection>,
+        asker: &Asker,
+    ) -> Arc<Run> {
+        let (sender, outcome) = watch::channel(None);
+        let run = Arc::new(Run {
+            transcript: Transcript::new(introduction(connection, asker)),
+            waiters: Mutex::new(0),
+            cancel: self.ending.child_token(),
+            outcome,
+        });
+        inner.run = Some(Arc::clone(&run));
+        let (login, state, epoch) = (Arc::clone(self), inner.state.clone(), inner.epoch);
+        let invocation = invocation(connection, asker);
+        let started = Arc::clone(&run);
+        tokio::spawn(async move {
+            let result = login.run_plugin(&started, state, invocation).await;
+            let result = login.conclude(epoch, result);
+            started.transcript.close();
+            let _ = sender.send(Some(result));
+        });
+        run
+    }
+
+    async fn run_plugin(
+        &self,
+        run: &Run,
+        state: PluginState,
+        invocation: Invocation,
+    ) -> Result<Reply, LoginError> {
+        let command = self
+            .source
+            .command(&run.cancel)
+            .await
+            .map_err(|error| LoginError::Source(Arc::new(error)))?;
+        tracing::info!(command = %command, state_bytes = state.len(), "auth plugin started");
+        let (sink, mut progress) = progress_channel();
+        let runner = Runner::new(command.clone())
+            .with_limits(self.limits)
+            .with_guard(Arc::clone(&self.guard));
+        let running = runner.run(&state, &invocation, sink, run.cancel.clone());
+        let telling = async {
+            while let Some(piece) = progress.next().await {
+                run.transcript.say(&piece.text);
+            }
+        };
+        let explaining = async {
+            tokio::time::sleep(SLOW).await;
+            let shown = sanitize_line(&command.to_string(), 80);
+            run.transcript
+                .say_if_silent(&format!("epithet: waiting for the auth plugin ({shown})\n"));
+            std::future::pending::<()>().await;
+        };
+        // The runner lets go of the sink when it ends, and with that the telling ends too, having told everything.
+        let told = async { tokio::join!(running, telling).0 };
+        tokio::select! {
+            result = told => result.map_err(|error| LoginError::Plugin(Arc::new(error))),
+            () = explaining => unreachable!("explaining never ends"),
+        }
+    }
+
+    /// Stores what a successful run brought, or counts a failure; the run is over in the same moment.
+    fn conclude(&self, epoch: u64, result: Result<Reply, LoginError>) -> Result<Lease, LoginError> {
+        let mut inner = self.inner();
+        inner.run = None;
+        match result {
+            Ok(_) if inner.epoch != epoch => Err(LoginError::Forgotten),
+            Ok(reply) => {
+                let said = sanitize_line(&reply.stderr, 2000);
+                tracing::info!(token_bytes = reply.token.size(), state_bytes = reply.state.len(), elapsed = ?reply.elapsed, stderr = %said, "auth plugin succeeded");
+                inner.generation += 1;
+                inner.state = reply.state;
+                inner.held = Some(Held {
+                    token: reply.token.clone(),
+                    obtained: clock::since_boot(),
+                    obtained_at: clock::unix_now(),
+                    first_expiry: None,
+                });
+                inner.storm.answered();
+                inner.logins += 1;
+                inner.last_error = None;
+                Ok(Lease {
+                    token: reply.token,
+                    generation: inner.generation,
+                })
+            }
+            Err(error) => {
+                let said = error.to_string();
+                tracing::warn!(error = %sanitize_line(&said, 2000), "auth plugin failed");
+                inner.storm.unanswered(clock::since_boot());
+                inner.failures += 1;
+                inner.last_error = said.lines().next().map(str::to_owned);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// The held token, while it is young and no certificate obtained with it has ended.
+    fn reusable(&self, token_reuse: Duration) -> Option<Lease> {
+        let held = self.held.as_ref()?;
+        let is_young = clock::since_boot().saturating_sub(held.obtained) < token_reuse;
+        let is_spent = held
+            .first_expiry
+            .is_some_and(|expiry| expiry <= clock::unix_now() + CERTIFICATE_EXPIRY_BUFFER.as_secs());
+        (is_young && !is_spent).then(|| Lease {
+            token: held.token.clone(),
+            generation: self.generation,
+        })
+    }
+}
+
+/// After how long a plugin that says nothing is explained to the person who waits.
+const SLOW: Duration = Duration::from_secs(3);
+
+/// The line above the plugin's first words: what the login is for, and which program asked.
+fn introduction(connection: Option<&Connection>, asker: &Asker) -> String {
+    let purpose = match connection {
+        Some(connection) => format!(
+            "to reach {} as {}",
+            connection.remote_host, connection.remote_user
+        ),
+        None => "as you asked".to_owned(),
+    };
+    match sanitize_line(&asker.command, 120) {
+        command if command.is_empty() => format!("epithet: logging in {purpose}\n"),
+        command => format!("epithet: logging in {purpose} (asked for by: {command})\n"),
+    }
+}
+
+fn invocation(connection: Option<&Connection>, asker: &Asker) -> Invocation {
+    Invocation {
+        host: connection
+            .map(|connection| connection.remote_host.to_string())
+            .unwrap_or_default(),
+        user: connection
+            .map(|connection| connection.remote_user.to_string())
+            .unwrap_or_default(),
+        port: connection.map(|connection| connection.port).unwrap_or_default(),
+        interactive: asker.terminal,
+        remote_session: asker.remote_session,
+    }
+}

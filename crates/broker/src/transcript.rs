@@ -1,0 +1,112 @@
+//! What a run of the plugin has said so far, and to whom: those who join late are told all of it, in order.
+
+use crate::voice::Voice;
+use epithet_wire::limits::PROGRESS_MAX;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Transcript {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// Said before the first words of the plugin; gone once it was said.
+    introduction: Option<String>,
+    text: String,
+    voices: Vec<Voice>,
+}
+
+impl Transcript {
+    pub(crate) fn new(introduction: String) -> Self {
+        Self {
+            inner: Mutex::new(Inner {
+                introduction: Some(introduction),
+                text: String::new(),
+                voices: Vec::new(),
+            }),
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a listener, who first hears everything that was said. Speaking never blocks, so the lock is short.
+    pub(crate) fn join(&self, voice: &Voice) {
+        let mut inner = self.inner();
+        if !inner.text.is_empty() {
+            voice.say(&inner.text);
+        }
+        inner.voices.push(voice.clone());
+    }
+
+    /// Says something to everybody and remembers it, up to [`PROGRESS_MAX`] bytes of the newest.
+    pub(crate) fn say(&self, text: &str) {
+        let mut inner = self.inner();
+        let mut words = inner.introduction.take().unwrap_or_default();
+        words.push_str(text);
+        inner.text.push_str(&words);
+        if inner.text.len() > PROGRESS_MAX {
+            let excess = inner.text.len() - PROGRESS_MAX;
+            let cut = (excess..=inner.text.len()).find(|at| inner.text.is_char_boundary(*at));
+            inner.text.drain(..cut.unwrap_or(0));
+        }
+        for voice in &inner.voices {
+            voice.say(&words);
+        }
+    }
+
+    /// Says something only if nothing was said yet, without remembering it as the plugin's words.
+    pub(crate) fn say_if_silent(&self, text: &str) {
+        let inner = self.inner();
+        if inner.text.is_empty() {
+            for voice in &inner.voices {
+                voice.say(text);
+            }
+        }
+    }
+
+    /// Lets go of the listeners.
+    pub(crate) fn close(&self) {
+        self.inner().voices.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heard(receiver: &mut tokio::sync::mpsc::Receiver<epithet_wire::broker::Reply>) -> String {
+        let mut text = String::new();
+        while let Ok(reply) = receiver.try_recv() {
+            text.push_str(&reply.output.unwrap_or_default());
+        }
+        text
+    }
+
+    #[test]
+    fn a_late_joiner_hears_all_of_it_in_order() {
+        let transcript = Transcript::new("intro\n".to_owned());
+        let (first, mut first_ear) = Voice::new(None);
+        let (late, mut late_ear) = Voice::new(None);
+        transcript.join(&first);
+        transcript.say("one\n");
+        transcript.say("two\x1b[2J\n");
+        transcript.join(&late);
+        transcript.say("three\n");
+        for ear in [&mut first_ear, &mut late_ear] {
+            assert_eq!(heard(ear), "intro\none\ntwo[2J\nthree\n");
+        }
+    }
+
+    #[test]
+    fn a_flood_is_remembered_only_at_its_end() {
+        let transcript = Transcript::new(String::new());
+        for _ in 0..100 {
+            transcript.say(&"\u{e4}".repeat(2000));
+        }
+        assert!(transcript.inner().text.len() <= PROGRESS_MAX);
+    }
+}

@@ -1,0 +1,116 @@
+//! `epithet agent` and the commands that speak to a running broker.
+
+use clap::{Args, Subcommand};
+use epithet_broker::CaAddress;
+use epithet_wire::{HostPattern, ProfileName};
+use std::path::PathBuf;
+use std::time::Duration;
+
+const AFTER_HELP: &str = "\
+Examples:
+  epithet agent --ca-url https://ca.example.com \\
+      --auth \"epithet auth oidc --issuer https://accounts.google.com --client-id 123456.apps.googleusercontent.com\"
+  epithet agent --ca-url https://ca.example.com --match '*.example.com' --auth ./my-login.sh
+  epithet agent inspect
+
+Put this line at the top of ~/.ssh/config, once:
+  Include ~/.epithet/run/*/ssh-config.conf
+
+It runs in the foreground until Ctrl-C or SIGTERM and then removes what it made. Configuration: `agent:` in a file.";
+
+/// `epithet agent`
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, after_help = AFTER_HELP)]
+pub(crate) struct AgentOptions {
+    #[command(subcommand)]
+    pub(crate) command: Option<AgentCommand>,
+    #[command(flatten)]
+    pub(crate) start: StartOptions,
+}
+
+/// `epithet agent ...`
+#[derive(Debug, Subcommand)]
+pub(crate) enum AgentCommand {
+    /// Run the broker (the same as `epithet agent` alone)
+    Start(Box<StartOptions>),
+    /// Show what the broker is doing: agents, certificates, login, CAs
+    Inspect(InspectOptions),
+}
+
+/// `epithet agent start`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct StartOptions {
+    /// A CA's URL; may be repeated, and ranked like priority=50:https://backup.example.com (100 unless named)
+    #[arg(short, long, value_name = "URL", env = "EPITHET_CA_URL", value_delimiter = ',')]
+    pub(crate) ca_url: Vec<CaAddress>,
+    /// The auth plugin: a command that /bin/sh runs; without it, the CA is asked which OpenID provider to use
+    #[arg(short, long, value_name = "COMMAND", env = "EPITHET_AUTH")]
+    pub(crate) auth: Option<String>,
+    /// The profile: a second broker beside the first one has another name
+    #[arg(long, value_name = "PROFILE", env = "EPITHET_NAME")]
+    pub(crate) name: Option<ProfileName>,
+    /// Which hosts are handled (like '*.example.com'); may be repeated; without it, those the CA names
+    #[arg(long = "match", value_name = "PATTERN", env = "EPITHET_MATCH")]
+    pub(crate) match_: Vec<String>,
+    /// How long a CA may take to answer
+    #[arg(long, value_name = "DURATION", env = "EPITHET_CA_TIMEOUT", value_parser = duration)]
+    pub(crate) ca_timeout: Option<Duration>,
+    /// How long a login may take [1s to 15m, default 5m]
+    #[arg(long, value_name = "DURATION", env = "EPITHET_AUTH_TIMEOUT", value_parser = duration)]
+    pub(crate) auth_timeout: Option<Duration>,
+    /// How long one login's token serves further connections [default 60s]
+    #[arg(long, value_name = "DURATION", env = "EPITHET_TOKEN_REUSE", value_parser = duration)]
+    pub(crate) token_reuse: Option<Duration>,
+    /// Also sign for connections that come through a forwarded agent (ssh -A); off, because the remote host could use it
+    #[arg(long)]
+    pub(crate) allow_forwarding: bool,
+}
+
+/// Which broker is spoken to.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct BrokerChoice {
+    /// The broker's socket [default: that of the profile]
+    #[arg(short, long, value_name = "SOCKET", env = "EPITHET_BROKER")]
+    pub(crate) broker: Option<PathBuf>,
+    /// The broker's profile
+    #[arg(long, value_name = "PROFILE", env = "EPITHET_NAME")]
+    pub(crate) name: Option<ProfileName>,
+}
+
+/// `epithet inspect`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct InspectOptions {
+    #[command(flatten)]
+    pub(crate) broker: BrokerChoice,
+    /// Print JSON
+    #[arg(short, long)]
+    pub(crate) json: bool,
+}
+
+/// `epithet login`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LoginOptions {
+    #[command(flatten)]
+    pub(crate) broker: BrokerChoice,
+}
+
+/// `epithet trust`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TrustOptions {
+    /// The CA's URL, as given to `epithet agent`
+    pub(crate) ca_url: CaAddress,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+}
+
+/// Reads a duration flag.
+pub(crate) fn duration(text: &str) -> Result<Duration, epithet_wire::DurationError> {
+    epithet_wire::parse_duration(text)
+}
+
+/// Reads `--match` values: each may name several patterns, joined by commas.
+pub(crate) fn patterns(values: &[String]) -> anyhow::Result<Vec<HostPattern>> {
+    let words = values.iter().flat_map(|value| crate::config::split_outside_braces(value));
+    words.map(|word| HostPattern::parse(&word).map_err(|error| anyhow::anyhow!("--match: {error}"))).collect()
+}

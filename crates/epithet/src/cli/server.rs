@@ -1,0 +1,118 @@
+//! `epithet ca`, `epithet policy` and `epithet server`.
+
+use super::agent::duration;
+use clap::Args;
+use std::path::PathBuf;
+use std::time::Duration;
+
+const CA_EXAMPLES: &str = "\
+Examples:
+  ssh-keygen -t ed25519 -N '' -f /etc/epithet/ca.key
+  epithet ca --key /etc/epithet/ca.key --policy https://policy.example.com --listen 0.0.0.0:8443 \\
+      --tls-cert /etc/epithet/tls.pem --tls-key /etc/epithet/tls.key
+  curl https://ca.example.com > /etc/ssh/epithet-ca.pub       (on every host, for TrustedUserCAKeys)
+
+Configuration: `ca:` in a file.";
+
+/// `epithet ca`
+#[derive(Debug, Clone, Args)]
+#[command(after_help = CA_EXAMPLES)]
+pub(crate) struct CaOptions {
+    /// The CA's private key: an OpenSSH key file that only you can read [default: /etc/epithet/ca.key]
+    #[arg(short, long, value_name = "FILE", env = "EPITHET_CA_KEY")]
+    pub(crate) key: Option<PathBuf>,
+    /// The policy server: https://..., http:// to this machine, or unix:///path
+    #[arg(short, long, value_name = "URL", env = "POLICY_URL")]
+    pub(crate) policy: Option<String>,
+    /// Where to listen: HOST:PORT, :PORT, PORT or unix:///path [default: 127.0.0.1:8080; without TLS only this machine should reach it]
+    #[arg(short, long, value_name = "ADDRESS", env = "PORT")]
+    pub(crate) listen: Option<String>,
+    #[command(flatten)]
+    pub(crate) issuing: IssuingOptions,
+}
+
+/// What CA and combined server have in common.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct IssuingOptions {
+    /// No certificate lives longer, whatever policy says [default: 10m]
+    #[arg(long, value_name = "DURATION", env = "EPITHET_MAX_TTL", value_parser = duration)]
+    pub(crate) max_ttl: Option<Duration>,
+    /// Append the audit log to this file instead of stdout: one JSON line a decision, written before a certificate leaves
+    #[arg(long, value_name = "FILE", env = "EPITHET_AUDIT_FILE")]
+    pub(crate) audit_file: Option<PathBuf>,
+    /// Serve TLS with this certificate chain (PEM)
+    #[arg(long, value_name = "FILE", env = "EPITHET_TLS_CERT", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The key of --tls-cert (PEM)
+    #[arg(long, value_name = "FILE", env = "EPITHET_TLS_KEY", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+}
+
+const POLICY_EXAMPLES: &str = "\
+A file, for example /etc/epithet/policy.yaml:
+  policy:
+    oidc: {issuer: https://accounts.google.com, client-id: 123456.apps.googleusercontent.com}
+    users: {alice@example.com: [admin]}
+    defaults: {allow: {root: [admin]}, expiration: 5m}
+    hosts: {'*.example.com': {}}
+
+  epithet policy --ca-pubkey /etc/epithet/ca.key.pub --listen unix:///run/epithet/policy.sock";
+
+/// `epithet policy`
+#[derive(Debug, Clone, Args)]
+#[command(after_help = POLICY_EXAMPLES)]
+pub(crate) struct PolicyOptions {
+    /// Where to listen: HOST:PORT, :PORT, PORT or unix:///path [default: 127.0.0.1:9999]
+    #[arg(short, long, value_name = "ADDRESS", env = "EPITHET_POLICY_LISTEN")]
+    pub(crate) listen: Option<String>,
+    #[command(flatten)]
+    pub(crate) rules: RuleOptions,
+    /// The CA that may ask: its public key as a file, a line (ssh-ed25519 AAAA...) or the CA's URL
+    #[arg(long, value_name = "KEY", env = "EPITHET_CA_PUBKEY")]
+    pub(crate) ca_pubkey: Option<String>,
+    /// Serve TLS with this certificate chain (PEM)
+    #[arg(long, value_name = "FILE", env = "EPITHET_TLS_CERT", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The key of --tls-cert (PEM)
+    #[arg(long, value_name = "FILE", env = "EPITHET_TLS_KEY", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+}
+
+/// What policy server and combined server have in common, over the `policy:` section of the files.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RuleOptions {
+    /// The provider whose tokens are accepted
+    #[arg(long, value_name = "URL", env = "EPITHET_OIDC_ISSUER")]
+    pub(crate) oidc_issuer: Option<String>,
+    /// The client id that those tokens are for
+    #[arg(long, value_name = "ID", env = "EPITHET_OIDC_CLIENT_ID")]
+    pub(crate) oidc_client_id: Option<String>,
+    /// The client's secret, told to clients by discovery; only for providers that insist on one
+    #[arg(long, value_name = "SECRET", env = "EPITHET_OIDC_CLIENT_SECRET", hide_env_values = true)]
+    pub(crate) oidc_client_secret: Option<String>,
+    /// A certificate's life where no rule names one
+    #[arg(long, value_name = "DURATION", env = "EPITHET_DEFAULT_EXPIRATION")]
+    pub(crate) default_expiration: Option<String>,
+}
+
+const SERVER_EXAMPLES: &str = "\
+Examples:
+  epithet server --ca-key /etc/epithet/ca.key --oidc-issuer https://accounts.google.com --oidc-client-id 123456
+
+Users and hosts come from `policy:` in a configuration file; see `epithet policy --help`.";
+
+/// `epithet server`
+#[derive(Debug, Clone, Args)]
+#[command(after_help = SERVER_EXAMPLES)]
+pub(crate) struct ServerOptions {
+    /// Where to listen: HOST:PORT, :PORT, PORT or unix:///path [default: 127.0.0.1:8080]
+    #[arg(short, long, value_name = "ADDRESS", env = "EPITHET_LISTEN")]
+    pub(crate) listen: Option<String>,
+    /// The CA's private key: an OpenSSH key file that only you can read [default: /etc/epithet/ca.key]
+    #[arg(long, value_name = "FILE", env = "EPITHET_CA_KEY")]
+    pub(crate) ca_key: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) rules: RuleOptions,
+    #[command(flatten)]
+    pub(crate) issuing: IssuingOptions,
+}

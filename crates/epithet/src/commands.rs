@@ -1,0 +1,45 @@
+//! What each command does: wiring only, the work is in the crates.
+
+mod agent;
+mod ask_broker;
+mod auth_oidc;
+mod demo;
+mod inspect;
+mod plugin;
+mod server;
+mod shell;
+mod trust;
+
+use crate::cli::{AgentCommand, AuthCommand, Cli, Command};
+use std::process::ExitCode;
+
+/// The version that `--version` prints.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The hidden first argument that makes this program the broker's guard; see `epithet_plugin::host`.
+pub(crate) const GUARD: &str = "plugin-guard";
+
+/// Runs a parsed command line.
+pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let global = cli.global;
+    match cli.command {
+        Command::Agent(options) => match options.command {
+            None => agent::start(&global, options.start),
+            Some(AgentCommand::Start(start)) => agent::start(&global, *start),
+            Some(AgentCommand::Inspect(inspect)) => inspect::run(&inspect),
+        },
+        Command::Match { arguments } => Ok(ExitCode::from(epithet_match::main(arguments))),
+        Command::Inspect(options) => inspect::run(&options),
+        Command::Login(options) => ask_broker::login(&options.broker),
+        Command::Logout(options) => ask_broker::logout(&options.broker),
+        Command::Trust(options) => trust::run(&global, &options),
+        Command::Auth(AuthCommand::Oidc(options)) => auth_oidc::run(&global, *options),
+        Command::Plugin(command) => plugin::run(&global, command),
+        Command::Ca(options) => server::ca(&global, options),
+        Command::Policy(options) => server::policy(&global, options),
+        Command::Server(options) => server::server(&global, options),
+        Command::Demo(options) => demo::run(&global, options),
+        Command::Man { directory } => shell::man(&directory),
+        Command::Completions { shell } => shell::completions(shell),
+    }
+}

@@ -1,0 +1,74 @@
+//! Commands that only ask a running broker.
+
+use crate::cli::BrokerChoice;
+use anyhow::bail;
+use epithet_match::{BrokerClient, ClientError};
+use epithet_wire::broker::{Asker, Empty, Reply, Request};
+use epithet_wire::display::sanitize_text;
+use epithet_wire::limits::SOCKET_PATH_MAX;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// `epithet login`
+pub(crate) fn login(choice: &BrokerChoice) -> anyhow::Result<ExitCode> {
+    let asker = Asker {
+        terminal: std::io::stderr().is_terminal(),
+        remote_session: std::env::var_os("SSH_CONNECTION").is_some(),
+        command: "epithet login".to_owned(),
+        stderr: false,
+    };
+    converse(choice, &Request { login: Some(asker), ..Request::default() })?;
+    say("logged in");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `epithet logout`
+pub(crate) fn logout(choice: &BrokerChoice) -> anyhow::Result<ExitCode> {
+    converse(choice, &Request { logout: Some(Empty {}), ..Request::default() })?;
+    say("logged out: the broker forgot state, token and every certificate");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Asks the broker, prints what it says meanwhile to stderr, and returns its last reply. A "no" is an error.
+pub(crate) fn converse(choice: &BrokerChoice, request: &Request) -> anyhow::Result<Reply> {
+    let socket = socket(choice)?;
+    let mut broker = BrokerClient::send(&socket, request, false).map_err(|error| explain(error, &socket))?;
+    loop {
+        let reply = broker.next_reply().map_err(|error| explain(error, &socket))?;
+        if let Some(text) = &reply.output {
+            let _ = std::io::stderr().write_all(sanitize_text(text.as_bytes()).as_bytes());
+        }
+        match &reply.result {
+            Some(result) if !result.allow => bail!("{}", sanitize_text(result.error.as_bytes()).trim_end()),
+            Some(_) => return Ok(reply),
+            None if reply.inspect.is_some() => return Ok(reply),
+            None => {}
+        }
+    }
+}
+
+fn explain(error: ClientError, socket: &std::path::Path) -> anyhow::Error {
+    anyhow::anyhow!("{}: {error}", socket.display())
+}
+
+/// The socket of the chosen broker: named, or in the profile's run directory, or below `$XDG_RUNTIME_DIR`.
+fn socket(choice: &BrokerChoice) -> anyhow::Result<PathBuf> {
+    if let Some(socket) = &choice.broker {
+        return Ok(socket.clone());
+    }
+    let profile = choice.name.clone().unwrap_or_default();
+    let beside_lock = crate::config::home()?.join(".epithet/run").join(profile.as_str()).join("broker.sock");
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let elsewhere = runtime.map(|dir| dir.join("epithet").join(profile.as_str()).join("broker.sock"));
+    match elsewhere {
+        Some(elsewhere) if beside_lock.as_os_str().len() > SOCKET_PATH_MAX || !beside_lock.exists() && elsewhere.exists() => {
+            Ok(elsewhere)
+        }
+        _ => Ok(beside_lock),
+    }
+}
+
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "epithet: {text}");
+}

@@ -1,0 +1,320 @@
+//! The keys of a configuration file, as they stand there: one section a command, keys named as the flags.
+
+use crate::cli::LogFormat;
+use epithet_broker::CaAddress;
+use epithet_wire::{HostPattern, ProfileName, parse_duration};
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// A whole file, or all of them merged.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(crate) struct Config {
+    pub(crate) verbose: Option<u8>,
+    pub(crate) log_file: Option<PathBuf>,
+    pub(crate) log_format: Option<LogFormat>,
+    pub(crate) tls_ca_cert: Option<PathBuf>,
+    #[serde(deserialize_with = "refuse_insecure")]
+    pub(crate) insecure: (),
+    pub(crate) agent: AgentSection,
+    pub(crate) auth: AuthSection,
+    pub(crate) ca: CaSection,
+    pub(crate) policy: Option<serde_json::Value>,
+    pub(crate) server: ServerSection,
+}
+
+/// What concerns every command.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Common {
+    pub(crate) verbose: Option<u8>,
+    pub(crate) log_file: Option<PathBuf>,
+    pub(crate) log_format: Option<LogFormat>,
+    pub(crate) tls_ca_cert: Option<PathBuf>,
+}
+
+impl Config {
+    pub(crate) fn common(&self) -> Common {
+        Common {
+            verbose: self.verbose,
+            log_file: self.log_file.clone(),
+            log_format: self.log_format,
+            tls_ca_cert: self.tls_ca_cert.clone(),
+        }
+    }
+}
+
+/// `agent:`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(crate) struct AgentSection {
+    pub(crate) ca_url: Option<OneOrMany<CaAddress>>,
+    pub(crate) auth: Option<AuthCommand>,
+    pub(crate) name: Option<ProfileName>,
+    #[serde(rename = "match")]
+    pub(crate) match_: Option<OneOrMany<HostPattern>>,
+    pub(crate) ca_timeout: Option<Text<DurationText>>,
+    pub(crate) auth_timeout: Option<Text<DurationText>>,
+    pub(crate) token_reuse: Option<Text<DurationText>>,
+    pub(crate) allow_forwarding: Option<bool>,
+}
+
+/// `auth:`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(crate) struct AuthSection {
+    pub(crate) oidc: OidcSection,
+}
+
+/// `auth: oidc:`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(crate) struct OidcSection {
+    pub(crate) issuer: Option<String>,
+    pub(crate) client_id: Option<String>,
+    pub(crate) client_secret: Option<String>,
+    pub(crate) client_secret_file: Option<PathBuf>,
+    pub(crate) scopes: Option<OneOrMany<String>>,
+    pub(crate) flow: Option<String>,
+    pub(crate) port: Option<OneOrMany<String>>,
+    pub(crate) redirect_host: Option<String>,
+    pub(crate) redirect_path: Option<String>,
+    pub(crate) redirect_uri: Option<String>,
+    pub(crate) browser: Option<String>,
+    pub(crate) no_browser: Option<bool>,
+    pub(crate) token: Option<String>,
+    pub(crate) audience: Option<String>,
+    pub(crate) resource: Option<String>,
+    pub(crate) prompt: Option<String>,
+    pub(crate) login_hint: Option<String>,
+    pub(crate) max_age: Option<u64>,
+    pub(crate) acr_values: Option<String>,
+    pub(crate) extra_param: Option<OneOrMany<String>>,
+    pub(crate) client_auth: Option<String>,
+    pub(crate) timeout: Option<Text<DurationText>>,
+}
+
+/// `ca:`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(crate) struct CaSection {
+    pub(crate) key: Option<PathBuf>,
+    pub(crate) policy: Option<String>,
+    pub(crate) listen: Option<String>,
+    pub(crate) max_ttl: Option<Text<DurationText>>,
+    pub(crate) audit_file: Option<PathBuf>,
+    pub(crate) tls_cert: Option<PathBuf>,
+    pub(crate) tls_key: Option<PathBuf>,
+}
+
+/// `server:`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(crate) struct ServerSection {
+    pub(crate) listen: Option<String>,
+    pub(crate) ca_key: Option<PathBuf>,
+    pub(crate) max_ttl: Option<Text<DurationText>>,
+    pub(crate) audit_file: Option<PathBuf>,
+    pub(crate) tls_cert: Option<PathBuf>,
+    pub(crate) tls_key: Option<PathBuf>,
+}
+
+/// `insecure:` was a switch of epithet 0.19 that turned off TLS verification; nothing here does.
+fn refuse_insecure<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
+    match Option::<bool>::deserialize(deserializer)? {
+        Some(true) => Err(D::Error::custom(
+            "`insecure` does not exist: TLS is always verified; trust a private CA with `tls-ca-cert` instead",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Text that becomes something else: `FromStr` with its error message kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Text<T>(pub(crate) T);
+
+impl<'de, T> Deserialize<'de> for Text<T>
+where
+    T: FromStr,
+    T::Err: fmt::Display,
+{
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map(Self).map_err(D::Error::custom)
+    }
+}
+
+/// A duration like `5m`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DurationText(pub(crate) Duration);
+
+impl FromStr for DurationText {
+    type Err = epithet_wire::DurationError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        parse_duration(text).map(Self)
+    }
+}
+
+/// One value, several joined by commas, or a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OneOrMany<T>(pub(crate) Vec<T>);
+
+impl<'de, T> Deserialize<'de> for OneOrMany<T>
+where
+    T: FromStr,
+    T::Err: fmt::Display,
+{
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let values = deserializer.deserialize_any(Words)?;
+        values.iter().map(|value| value.trim().parse().map_err(D::Error::custom)).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// A plugin: a string for a shell, or a list that is run without one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum AuthCommand {
+    Shell(String),
+    Argv(Vec<String>),
+}
+
+impl<'de> Deserialize<'de> for AuthCommand {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Command;
+        impl<'de> Visitor<'de> for Command {
+            type Value = AuthCommand;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a command as a string, or as a list of words that is run without a shell")
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<AuthCommand, E> {
+                if text.trim().is_empty() {
+                    return Err(E::custom("the command is empty; leave `auth` out to ask the CA how to log in"));
+                }
+                Ok(AuthCommand::Shell(text.to_owned()))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, sequence: A) -> Result<AuthCommand, A::Error> {
+                let words = Words.visit_seq(sequence)?;
+                if words.first().is_none_or(String::is_empty) {
+                    return Err(A::Error::custom("the command is empty; leave `auth` out to ask the CA how to log in"));
+                }
+                Ok(AuthCommand::Argv(words))
+            }
+        }
+        deserializer.deserialize_any(Command)
+    }
+}
+
+/// Reads a string (split at commas), a number or a list of them as words.
+struct Words;
+
+impl<'de> Visitor<'de> for Words {
+    type Value = Vec<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string or a list of strings")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Vec<String>, E> {
+        Ok(split_outside_braces(text))
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Vec<String>, E> {
+        Ok(vec![number.to_string()])
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Vec<String>, A::Error> {
+        let mut words = Vec::new();
+        while let Some(word) = sequence.next_element::<Word>()? {
+            words.push(word.0);
+        }
+        Ok(words)
+    }
+}
+
+/// Splits at commas, but not within braces, where a host pattern has its own.
+pub(crate) fn split_outside_braces(text: &str) -> Vec<String> {
+    let mut depth = 0_usize;
+    let parts = text.split(|c| {
+        match c {
+            '{' => depth += 1,
+            '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        c == ',' && depth == 0
+    });
+    parts.map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()
+}
+
+/// A word in a list: a string, or a number where a string would look like one.
+struct Word(String);
+
+impl<'de> Deserialize<'de> for Word {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct One;
+        impl Visitor<'_> for One {
+            type Value = Word;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<Word, E> {
+                Ok(Word(text.to_owned()))
+            }
+            fn visit_u64<E: Error>(self, number: u64) -> Result<Word, E> {
+                Ok(Word(number.to_string()))
+            }
+        }
+        deserializer.deserialize_any(One)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documented_configuration_is_understood() {
+        let text = r#"
+verbose: 1
+tls-ca-cert: /etc/ssl/own.pem
+agent:
+  ca-url: ["https://ca1.example.com", "priority=50:https://ca2.example.com"]
+  auth: "epithet auth oidc --issuer https://accounts.google.com --client-id X"
+  match: "*.example.com,web{1,2}"
+  ca-timeout: 10s
+auth: {oidc: {issuer: "https://i", scopes: [openid, email], port: 8080}}
+"#;
+        let config: Config = serde_saphyr::from_str(text).unwrap();
+        let agent = config.agent;
+        assert_eq!(agent.ca_url.unwrap().0.len(), 2);
+        assert!(matches!(agent.auth, Some(AuthCommand::Shell(_))));
+        let patterns: Vec<_> = agent.match_.unwrap().0.iter().map(ToString::to_string).collect();
+        assert_eq!(patterns, ["*.example.com", "web{1,2}"]);
+        assert_eq!(agent.ca_timeout, Some(Text(DurationText(Duration::from_secs(10)))));
+        assert_eq!(config.auth.oidc.port.unwrap().0, ["8080"]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let cases = [
+            ("agent: {ca-url: 'http://ca.example.com'}", "in the clear"),
+            ("agent: {ca-timeout: soon}", "not a duration"),
+            ("agent: {auth: []}", "command is empty"),
+            ("agent: {auth: ''}", "command is empty"),
+            ("agent: {name: a/b}", "profile name"),
+            ("agent: {match: 'a['}", "host pattern"),
+            ("insecure: true", "tls-ca-cert"),
+            ("auth: {oidc: {client_id: x}}", "client-id"),
+        ];
+        for (text, word) in cases {
+            let error = serde_saphyr::from_str::<Config>(text).unwrap_err().to_string();
+            assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_list_is_a_command_without_a_shell() {
+        let config: Config = serde_saphyr::from_str("agent: {auth: [./login, '$(id)']}").unwrap();
+        assert_eq!(config.agent.auth, Some(AuthCommand::Argv(vec!["./login".into(), "$(id)".into()])));
+    }
+}

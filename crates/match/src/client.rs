@@ -1,0 +1,143 @@
+//! The client side of the broker's socket: one request line out, reply lines in, each wait with an end.
+
+use epithet_wire::broker::{Reply, Request};
+use epithet_wire::limits::{BROKER_REPLY_MAX, MATCH_FIRST_BYTE, MATCH_SILENCE};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
+use std::io::{BufRead, BufReader, IoSlice, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+/// Why the broker could not be asked.
+#[derive(Debug)]
+pub enum ClientError {
+    /// Nobody listens there.
+    NoBroker(std::io::Error),
+    /// The broker said nothing in time.
+    Silent,
+    /// The connection ended before the result.
+    HungUp,
+    /// A reply that is not one, or is too long.
+    Garbled,
+    /// Another failure of the socket.
+    Io(std::io::Error),
+}
+
+impl std::fmt::Display for ClientError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NoBroker(error) => write!(
+                f,
+                "no broker is running there ({error}); start it with `epithet agent`"
+            ),
+            Self::Silent => f.write_str("the broker does not answer"),
+            Self::HungUp => f.write_str("the broker ended the connection without an answer"),
+            Self::Garbled => f.write_str(
+                "the broker's answer is not understood; is it another version? restart `epithet agent`",
+            ),
+            Self::Io(error) => write!(f, "the broker's socket failed: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ClientError {}
+
+/// A connection to the broker with its request sent.
+#[derive(Debug)]
+pub struct BrokerClient {
+    reader: BufReader<UnixStream>,
+}
+
+impl BrokerClient {
+    /// Connects and sends `request`, with this process's stderr when `pass_stderr` says so.
+    pub fn send(socket: &Path, request: &Request, pass_stderr: bool) -> Result<Self, ClientError> {
+        let stream = connect(socket).map_err(ClientError::NoBroker)?;
+        let mut line = serde_json::to_vec(request).map_err(|_| ClientError::Garbled)?;
+        line.push(b'\n');
+        let sent = if pass_stderr {
+            send_with_stderr(&stream, &line)?
+        } else {
+            0
+        };
+        std::io::Write::write_all(&mut &stream, &line[sent..]).map_err(ClientError::Io)?;
+        stream
+            .set_read_timeout(Some(MATCH_FIRST_BYTE))
+            .map_err(ClientError::Io)?;
+        Ok(Self {
+            reader: BufReader::new(stream),
+        })
+    }
+
+    /// The next reply line. The broker speaks at least every few seconds; silence is an error.
+    pub fn next_reply(&mut self) -> Result<Reply, ClientError> {
+        let mut line = Vec::new();
+        let limit = u64::try_from(BROKER_REPLY_MAX).unwrap_or(u64::MAX);
+        match self.reader.by_ref().take(limit).read_until(b'\n', &mut line) {
+            Ok(0) => return Err(ClientError::HungUp),
+            Ok(_) if !line.ends_with(b"\n") => {
+                return Err(if line.len() < BROKER_REPLY_MAX {
+                    ClientError::HungUp
+                } else {
+                    ClientError::Garbled
+                });
+            }
+            Ok(_) => {}
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+                ) =>
+            {
+                return Err(ClientError::Silent);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {
+                return Err(ClientError::HungUp);
+            }
+            Err(error) => return Err(ClientError::Io(error)),
+        }
+        self.wait_up_to(MATCH_SILENCE)?;
+        serde_json::from_slice(&line).map_err(|_| ClientError::Garbled)
+    }
+
+    fn wait_up_to(&self, limit: Duration) -> Result<(), ClientError> {
+        self.reader
+            .get_ref()
+            .set_read_timeout(Some(limit))
+            .map_err(ClientError::Io)
+    }
+}
+
+/// Connects with a deadline: a broker whose backlog is full must not hold ssh.
+fn connect(path: &Path) -> std::io::Result<UnixStream> {
+    let socket = rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        rustix::net::SocketFlags::CLOEXEC,
+        None,
+    )?;
+    rustix::net::sockopt::set_socket_timeout(
+        &socket,
+        rustix::net::sockopt::Timeout::Send,
+        Some(MATCH_FIRST_BYTE),
+    )?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(UnixStream::from(socket))
+}
+
+/// Sends the beginning of `line` together with our stderr, and says how much of it went.
+fn send_with_stderr(stream: &UnixStream, line: &[u8]) -> Result<usize, ClientError> {
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+    let stderr = std::io::stderr();
+    let descriptors = [stderr.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+    match sendmsg(stream, &[IoSlice::new(line)], &mut ancillary, SendFlags::NOSIGNAL) {
+        Ok(sent) => Ok(sent),
+        // A closed stderr cannot be passed; the request goes without it.
+        Err(rustix::io::Errno::BADF) => Ok(0),
+        Err(error) => Err(ClientError::Io(error.into())),
+    }
+}

@@ -1,0 +1,63 @@
+//! The question itself: check the names, ask the broker, show what it says, and end with its answer.
+
+use crate::arguments::Options;
+use crate::asker::asker;
+use crate::client::{BrokerClient, ClientError};
+use crate::{EXIT_ALLOW, EXIT_DENY, say};
+use epithet_wire::broker::{MatchRequest, Request};
+use epithet_wire::display::sanitize_text;
+
+/// Asks the broker and says the exit code. Everything for the person has been written to stderr by then.
+pub fn ask(options: &Options) -> u8 {
+    let request = MatchRequest {
+        remote_host: options.host.clone(),
+        remote_user: options.user.clone(),
+        port: options.port.into(),
+        proxy_jump: options.jump.clone(),
+        hash: options.hash.clone(),
+        asker: Some(asker()),
+    };
+    if let Err(error) = request.connection().check() {
+        say(&format!("epithet: {error}; ssh goes on without Epithet\n"));
+        return EXIT_DENY;
+    }
+    match converse(options, request) {
+        Ok(code) => code,
+        Err(ClientError::NoBroker(error)) => {
+            if options.verbose {
+                say(&format!(
+                    "epithet: {}: {}\n",
+                    options.broker.display(),
+                    ClientError::NoBroker(error)
+                ));
+            }
+            EXIT_DENY
+        }
+        Err(error) => {
+            say(&format!("epithet: {error}; ssh goes on without Epithet\n"));
+            EXIT_DENY
+        }
+    }
+}
+
+/// Sends the request and follows the replies to the result.
+fn converse(options: &Options, request: MatchRequest) -> Result<u8, ClientError> {
+    let request = Request {
+        match_: Some(request),
+        ..Request::default()
+    };
+    let mut broker = BrokerClient::send(&options.broker, &request, true)?;
+    loop {
+        let reply = broker.next_reply()?;
+        if let Some(text) = reply.output {
+            say(&sanitize_text(text.as_bytes()));
+        }
+        if let Some(result) = reply.result {
+            let error = sanitize_text(result.error.as_bytes());
+            if !error.is_empty() {
+                say(&format!("epithet: {}\n", error.trim_end()));
+            }
+            return Ok(if result.allow { EXIT_ALLOW } else { EXIT_DENY });
+        }
+    }
+}

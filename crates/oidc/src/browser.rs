@@ -1,0 +1,184 @@
+//! Starts a browser without a sound: no output of it anywhere, none of our descriptors in it, no waiting for it.
+//!
+//! The address comes from a provider, so it goes out as one argument of a program that is started directly,
+//! never through a shell (CVE-2025-6514), after it has been parsed and found to be http or https. A browser that
+//! writes to our stdout would corrupt the token, and one that keeps fds 3 and 4 open would hold the login:
+//! it gets `/dev/null` three times, its own process group, and nothing else (the caller marks its own
+//! descriptors close-on-exec).
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use url::Url;
+
+/// Programs that show pages as text: they would take the terminal, or sit unseen on `/dev/null`.
+const TEXT_BROWSERS: [&str; 8] = ["www-browser", "lynx", "links", "links2", "elinks", "w3m", "cha", "browsh"];
+
+/// Why no browser was started. The address is shown in any case.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BrowserError {
+    /// Only http and https addresses are opened.
+    #[error("the address begins with {0:?}, not https; it is not opened")]
+    Scheme(String),
+    /// The person does not want one (`--no-browser`).
+    #[error("no browser is wanted")]
+    NotWanted,
+    /// None of the programs that open browsers is here.
+    #[error("no program to open a browser was found; set --browser or $BROWSER")]
+    NoneFound,
+    /// What was configured cannot be read as a command.
+    #[error("the browser command {0:?} has an unmatched quote")]
+    Command(String),
+    /// The program did not start.
+    #[error("{program} did not start: {reason}")]
+    Start {
+        /// Which.
+        program: String,
+        /// What the system said.
+        reason: String,
+    },
+}
+
+/// Which browser.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum BrowserChoice {
+    /// `$BROWSER`, else what the system opens addresses with.
+    #[default]
+    System,
+    /// This command (`--browser`); `%s` in it stands for the address, which otherwise comes last.
+    Command(String),
+    /// None (`--no-browser`).
+    None,
+}
+
+/// Starts a browser with this address and returns at once.
+///
+/// # Errors
+/// See [`BrowserError`]; nothing was started then.
+pub fn open(choice: &BrowserChoice, url: &Url) -> Result<(), BrowserError> {
+    open_with(choice, url, |name| std::env::var(name).ok())
+}
+
+fn open_with(
+    choice: &BrowserChoice,
+    url: &Url,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<(), BrowserError> {
+    if !matches!(url.scheme(), "https" | "http") {
+        return Err(BrowserError::Scheme(url.scheme().chars().take(16).collect()));
+    }
+    let mut failure = BrowserError::NoneFound;
+    for command in candidates(choice, &variable)? {
+        let Some(program) = command.first().and_then(|program| find(program, variable("PATH").as_deref())) else {
+            continue;
+        };
+        if is_text_browser(&program) {
+            continue;
+        }
+        match start(&program, &arguments(&command[1..], url)) {
+            Ok(()) => return Ok(()),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
+/// The commands to try, in this order. Each is split into arguments before the address is put in.
+fn candidates(
+    choice: &BrowserChoice,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<Vec<Vec<String>>, BrowserError> {
+    match choice {
+        BrowserChoice::None => return Err(BrowserError::NotWanted),
+        BrowserChoice::Command(command) => return Ok(vec![split(command)?]),
+        BrowserChoice::System => {}
+    }
+    // $BROWSER is a list with colons between (the convention of xdg-open and of Python's webbrowser).
+    let own = variable("BROWSER").unwrap_or_default();
+    let mut commands = Vec::new();
+    for command in own.split(':').filter(|command| !command.trim().is_empty()) {
+        commands.push(split(command)?);
+    }
+    let is_wsl = variable("WSL_DISTRO_NAME").is_some_and(|name| !name.is_empty());
+    let usual: &[&str] = if cfg!(target_os = "macos") {
+        &["/usr/bin/open"]
+    } else if is_wsl {
+        &["wslview", "explorer.exe", "xdg-open"]
+    } else {
+        &["xdg-open", "gio open", "kde-open", "x-www-browser"]
+    };
+    commands.extend(usual.iter().map(|command| command.split(' ').map(str::to_owned).collect()));
+    Ok(commands)
+}
+
+/// Words as a shell would see them, with quotes and backslashes but nothing that expands.
+fn split(command: &str) -> Result<Vec<String>, BrowserError> {
+    let unmatched = || BrowserError::Command(command.to_owned());
+    let (mut words, mut word) = (Vec::new(), None::<String>);
+    let mut characters = command.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            ' ' | '\t' | '\n' => words.extend(word.take()),
+            '\'' | '"' => {
+                let word = word.get_or_insert_default();
+                loop {
+                    match characters.next().ok_or_else(unmatched)? {
+                        end if end == character => break,
+                        '\\' if character == '"' => word.push(characters.next().ok_or_else(unmatched)?),
+                        other => word.push(other),
+                    }
+                }
+            }
+            '\\' => word.get_or_insert_default().push(characters.next().ok_or_else(unmatched)?),
+            other => word.get_or_insert_default().push(other),
+        }
+    }
+    words.extend(word);
+    Ok(words)
+}
+
+fn arguments(template: &[String], url: &Url) -> Vec<String> {
+    let mut arguments: Vec<String> = template.iter().map(|argument| argument.replace("%s", url.as_str())).collect();
+    if !template.iter().any(|argument| argument.contains("%s")) {
+        arguments.push(url.as_str().to_owned());
+    }
+    arguments
+}
+
+/// The program's file: as given when it has a slash, else the first of that name on the path.
+fn find(program: &str, path: Option<&str>) -> Option<PathBuf> {
+    let is_program = |file: &Path| file.is_file() && rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok();
+    if program.contains('/') {
+        return Some(PathBuf::from(program)).filter(|file| is_program(file));
+    }
+    // An empty or relative entry means the current directory, where anybody may have put an `xdg-open`.
+    path?
+        .split(':')
+        .filter(|directory| directory.starts_with('/'))
+        .map(|directory| Path::new(directory).join(program))
+        .find(|file| is_program(file))
+}
+
+/// Whether it is a text browser, also when a link of another name leads to one (`x-www-browser`).
+fn is_text_browser(program: &Path) -> bool {
+    let names = [Some(program.to_owned()), std::fs::canonicalize(program).ok()];
+    names.iter().flatten().filter_map(|file| file.file_name()?.to_str()).any(|name| TEXT_BROWSERS.contains(&name))
+}
+
+fn start(program: &Path, arguments: &[String]) -> Result<(), BrowserError> {
+    let child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .current_dir("/")
+        // A signal to our group, which ends a login, is not for the browser.
+        .process_group(0)
+        .spawn();
+    let failed =
+        |error: std::io::Error| BrowserError::Start { program: program.display().to_string(), reason: error.to_string() };
+    let mut child = child.map_err(failed)?;
+    // Openers end at once, browsers never: someone has to collect it, nobody has to wait.
+    let collected = std::thread::Builder::new().name("browser".into()).spawn(move || child.wait());
+    collected.map(drop).map_err(failed)
+}

@@ -1,0 +1,17 @@
+//! Values that nobody can guess.
+
+use aws_lc_rs::rand;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+/// The operating system gave no random bytes. Nothing can be done safely without them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the operating system gives no random numbers")]
+pub struct NoRandomness;
+
+/// 32 random bytes as 43 characters of `[A-Za-z0-9_-]`: state, nonce, PKCE verifier (RFC 7636 section 4.1).
+pub(crate) fn text() -> Result<String, NoRandomness> {
+    let mut bytes = [0; 32];
+    rand::fill(&mut bytes).map_err(|_| NoRandomness)?;
+    Ok(URL_SAFE_NO_PAD.encode(bytes))
+}

@@ -1,0 +1,175 @@
+//! Descriptors by number, and what a new process inherits. The only `unsafe` code of the workspace.
+//!
+//! Plugins are *given* descriptors by number, which Rust's ownership of descriptors cannot express: somebody has to say
+//! that number 3 is ours now. The other half, for those who run plugins, is what happens between fork and exec.
+#![expect(
+    unsafe_code,
+    reason = "descriptors are inherited by number, and nothing but a pre-exec hook runs between fork and exec"
+)]
+
+use crate::{PROGRESS_FD, STATE_FD};
+use rustix::fs::{FileType, OFlags};
+use rustix::io::FdFlags;
+use std::io;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Takes descriptors 3 and 4 over, each if it is what a broker gives, and keeps them from this process's children.
+///
+/// The second call gives nothing: a descriptor has one owner.
+pub(crate) fn adopt_streams() -> (Option<OwnedFd>, Option<OwnedFd>) {
+    static ADOPTED: AtomicBool = AtomicBool::new(false);
+    if ADOPTED.swap(true, Ordering::SeqCst) {
+        return (None, None);
+    }
+    (adopt(STATE_FD), adopt(PROGRESS_FD))
+}
+
+fn adopt(number: RawFd) -> Option<OwnedFd> {
+    // SAFETY: the borrow ends with this block. The number may name nothing, which every call below answers with EBADF.
+    let given = unsafe { BorrowedFd::borrow_raw(number) };
+    if !is_a_stream(given) {
+        return None;
+    }
+    rustix::io::fcntl_setfd(given, FdFlags::CLOEXEC).ok()?;
+    // SAFETY: the number is open (it was just examined), `adopt_streams` passes here once per number and process, and it
+    // is a pipe, socket or file open for writing: not something the runtime of this process opened for itself.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Whether a descriptor is a pipe, a socket or a file, open for writing. An epoll or event descriptor is none of these.
+fn is_a_stream(given: BorrowedFd<'_>) -> bool {
+    let (Ok(status), Ok(flags)) = (rustix::fs::fstat(given), rustix::fs::fcntl_getfl(given)) else {
+        return false;
+    };
+    let kind = FileType::from_raw_mode(status.st_mode);
+    matches!(kind, FileType::Fifo | FileType::Socket | FileType::RegularFile)
+        && matches!(flags & OFlags::ACCMODE, OFlags::WRONLY | OFlags::RDWR)
+}
+
+/// Marks every descriptor from 3 on as not for children: whoever started this process may have left some open.
+///
+/// For the start of a program that runs others and is not itself a plugin. Standard streams stay as they are.
+///
+/// # Errors
+/// When the list of open descriptors cannot be read.
+pub fn close_inherited_on_exec() -> io::Result<()> {
+    for entry in std::fs::read_dir("/dev/fd")? {
+        let Some(number) = entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok()) else {
+            continue;
+        };
+        if number > 2 {
+            // SAFETY: the borrow ends with this statement, and changing a flag of a number that was closed meanwhile
+            // fails with EBADF. Nothing in Rust relies on a descriptor surviving exec.
+            let _ = rustix::io::fcntl_setfd(unsafe { BorrowedFd::borrow_raw(number) }, FdFlags::CLOEXEC);
+        }
+    }
+    Ok(())
+}
+
+/// Makes a command start as if from nothing: in a session of its own, with default signals, and with no descriptor
+/// from `first_closed` on. `announce` runs in the new process just before its program does.
+///
+/// `announce` must be fit for a forked child of a threaded process: system calls only, no allocation, no lock.
+#[cfg(feature = "host")]
+pub(crate) fn start_clean(
+    command: &mut std::process::Command,
+    first_closed: libc::c_uint,
+    announce: impl Fn() + Send + Sync + 'static,
+) {
+    use std::os::unix::process::CommandExt;
+    let hook = move || {
+        // Its own session, and with it its own process group: Ctrl-C in the broker's terminal is not for it, and a
+        // program that asks a terminal it does not have is told so at once instead of being stopped.
+        rustix::process::setsid()?;
+        reset_signals();
+        close_on_exec_from(first_closed);
+        announce();
+        Ok(())
+    };
+    // SAFETY: the hook makes system calls only; it neither allocates nor locks. `rustix` and `libc` do not either.
+    unsafe {
+        command.pre_exec(hook);
+    }
+}
+
+/// Undoes what exec keeps: ignored signals (a broker started by `nohup`) and blocked ones.
+#[cfg(feature = "host")]
+fn reset_signals() {
+    /// The highest signal number on any platform of ours.
+    const LAST: libc::c_int = if cfg!(target_os = "linux") { 64 } else { 31 };
+    for signal in 1..=LAST {
+        // SAFETY: setting a default disposition runs no code of ours. SIGKILL and others refuse with EINVAL.
+        unsafe {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+    }
+    // SAFETY: `set` is initialised by sigemptyset before sigprocmask reads it, and this process has one thread.
+    unsafe {
+        let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigprocmask(libc::SIG_SETMASK, set.as_ptr(), std::ptr::null_mut());
+    }
+}
+
+/// Belt to the braces of every descriptor of ours being close-on-exec: those of libraries and of our own parent.
+#[cfg(feature = "host")]
+fn close_on_exec_from(first: libc::c_uint) {
+    #[cfg(target_os = "linux")]
+    // SAFETY: sets a flag on numbers and touches no memory. Kernels before 5.11 refuse, and the braces hold alone.
+    unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            first,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        );
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = first;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::{AsFd, AsRawFd};
+
+    #[test]
+    fn only_a_writable_pipe_socket_or_file_is_a_stream() {
+        let (reader, writer) = io::pipe().unwrap();
+        let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
+        let file = tempfile::tempfile().unwrap();
+        for (is_stream, given) in [
+            (true, writer.as_fd()),
+            (false, reader.as_fd()),
+            (true, socket.as_fd()),
+            (true, file.as_fd()),
+        ] {
+            assert_eq!(is_a_stream(given), is_stream, "{given:?}");
+        }
+        let null = std::fs::File::create("/dev/null").unwrap();
+        assert!(!is_a_stream(null.as_fd()));
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::event::{EventfdFlags, epoll, eventfd};
+            assert!(!is_a_stream(
+                epoll::create(epoll::CreateFlags::CLOEXEC).unwrap().as_fd()
+            ));
+            assert!(!is_a_stream(eventfd(0, EventfdFlags::CLOEXEC).unwrap().as_fd()));
+        }
+    }
+
+    #[test]
+    fn a_number_that_names_nothing_is_no_stream() {
+        // SAFETY: as in `adopt`; no process has this many descriptors.
+        assert!(!is_a_stream(unsafe { BorrowedFd::borrow_raw(1_000_000_000) }));
+    }
+
+    #[test]
+    fn inherited_descriptors_are_closed_on_exec() {
+        let (_reader, writer) = io::pipe().unwrap();
+        rustix::io::fcntl_setfd(&writer, FdFlags::empty()).unwrap();
+        close_inherited_on_exec().unwrap();
+        assert_eq!(rustix::io::fcntl_getfd(&writer).unwrap(), FdFlags::CLOEXEC);
+    }
+}

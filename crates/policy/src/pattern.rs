@@ -1,0 +1,660 @@
+//! Patterns of host names, as the keys of `hosts` have them: `web-?.example.com`, `*.prod.example.com`, `db{1,2}{,.lan}`.
+//!
+//! Wire-compatible in meaning with the files of epithet 0.19, except that a malformed pattern is an error when the
+//! file is read (there it silently matches nothing), that case does not matter, and that of two patterns the one
+//! that says more wins (there the longer text does).
+
+use epithet_wire::limits::PATTERN_MAX;
+use serde::{Deserialize, Deserializer};
+use std::cmp::{Ordering, Reverse};
+use std::fmt;
+use std::net::IpAddr;
+
+/// A pattern of host names.
+///
+/// `*` stands for any characters, dots among them, or none; `?` for one; `[a-z]`, `[!x]` and `[^x]` for one of a
+/// set; `{a,b}` for either, nested if need be, one of them may be empty; `\` takes the meaning from what follows.
+/// Matching takes time in proportion to the lengths of pattern and name, whatever the pattern.
+///
+/// Patterns are ordered by how much they say, most first: names without any wildcard; then by the number of wildcards
+/// (of `{...}`, that of the alternative with most); then by the number of plain characters, more first; then single
+/// characters before `*`; then by text, so that the order never depends on chance.
+#[derive(Debug, Clone)]
+pub struct HostPattern {
+    text: Box<str>,
+    rank: Rank,
+    matcher: Matcher,
+}
+
+/// What makes one pattern more specific than another, smaller being more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    has_choice: bool,
+    wildcards: usize,
+    literals: Reverse<usize>,
+    stars: usize,
+}
+
+#[derive(Debug, Clone)]
+enum Matcher {
+    /// No wildcard: this name.
+    Name(Box<str>),
+    /// One `*`, with this before and that after it: the usual case.
+    Around(Box<[u8]>, Box<[u8]>),
+    /// Anything else, after a look at what every name must begin and end with.
+    Program {
+        prefix: Box<[u8]>,
+        suffix: Box<[u8]>,
+        steps: Box<[Step]>,
+    },
+}
+
+/// Why text is not a pattern.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the host pattern {pattern:?} {problem}")]
+pub struct PatternError {
+    pattern: String,
+    problem: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Node {
+    Literal(u8),
+    One(Set),
+    Star,
+    Choice(Vec<Vec<Node>>),
+}
+
+/// Which ASCII characters a position may have, one bit each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Set(u128);
+
+impl Set {
+    /// Every character; `/` is in no host name and in no set.
+    const ANY: Self = Self(!(1 << b'/'));
+
+    fn has(self, byte: u8) -> bool {
+        byte.is_ascii() && self.0 >> byte & 1 == 1
+    }
+
+    fn add(&mut self, byte: u8) {
+        self.0 |= 1 << byte.to_ascii_lowercase();
+        self.0 |= 1 << byte.to_ascii_uppercase();
+    }
+}
+
+impl HostPattern {
+    /// Reads a pattern of at most [`PATTERN_MAX`] bytes.
+    ///
+    /// # Errors
+    /// [`PatternError`] for brackets that do not close, empty sets, ranges that run backwards, and anything that no
+    /// host name can contain.
+    pub fn parse(text: &str) -> Result<Self, PatternError> {
+        let error = |problem| PatternError {
+            pattern: text.chars().take(64).collect(),
+            problem,
+        };
+        if text.is_empty() {
+            return Err(error("is empty; `*` stands for every host"));
+        }
+        if text.len() > PATTERN_MAX {
+            return Err(error("is longer than 256 bytes"));
+        }
+        if !text.is_ascii() {
+            return Err(error(
+                "has characters outside ASCII; write international names as `xn--...`",
+            ));
+        }
+        if text
+            .bytes()
+            .any(|byte| byte <= b' ' || byte == 0x7f || byte == b'/')
+        {
+            return Err(error(
+                "has a blank, a control character or a `/`, which no host name has",
+            ));
+        }
+        let mut parser = Parser {
+            rest: text.as_bytes(),
+            depth: 0,
+        };
+        let mut nodes = parser.sequence().map_err(error)?;
+        // Names are compared without the dot that ends an absolute DNS name.
+        if nodes.len() > 1 && nodes.last() == Some(&Node::Literal(b'.')) {
+            nodes.pop();
+        }
+        Ok(Self {
+            text: text.into(),
+            rank: rank(&nodes),
+            matcher: matcher(&nodes),
+        })
+    }
+
+    /// Whether a name is covered. `host` must be in the form that [`canonical_host`] gives.
+    pub fn matches(&self, host: &str) -> bool {
+        let host = host.as_bytes();
+        match &self.matcher {
+            Matcher::Name(name) => name.as_bytes() == host,
+            Matcher::Around(before, after) => {
+                host.len() >= before.len() + after.len()
+                    && host.starts_with(before)
+                    && host.ends_with(after)
+                    && !host.contains(&b'/')
+            }
+            Matcher::Program {
+                prefix,
+                suffix,
+                steps,
+            } => host.starts_with(prefix) && host.ends_with(suffix) && run(steps, host),
+        }
+    }
+
+    /// The one name this pattern stands for, when it has no wildcard.
+    pub fn exact_name(&self) -> Option<&str> {
+        match &self.matcher {
+            Matcher::Name(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// The pattern as it was written.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+/// The form of a host name that patterns are compared with: lower case, without the last dot, and an address in the
+/// one spelling that RFC 5952 gives it (`::FFFF:192.0.2.1` is `192.0.2.1`).
+pub fn canonical_host(host: &epithet_wire::HostName) -> String {
+    let name = host.canonical();
+    canonical_address(&name).unwrap_or(name)
+}
+
+fn canonical_address(name: &str) -> Option<String> {
+    let address: IpAddr = name.parse().ok()?;
+    Some(address.to_canonical().to_string())
+}
+
+struct Parser<'a> {
+    rest: &'a [u8],
+    depth: usize,
+}
+
+impl Parser<'_> {
+    fn next(&mut self) -> Option<u8> {
+        let (first, rest) = self.rest.split_first()?;
+        self.rest = rest;
+        Some(*first)
+    }
+
+    /// Nodes up to the end, or up to the `,` or `}` that ends an alternative, which is left.
+    fn sequence(&mut self) -> Result<Vec<Node>, &'static str> {
+        let mut nodes = Vec::new();
+        while let Some(&byte) = self.rest.first() {
+            if self.depth > 0 && (byte == b',' || byte == b'}') {
+                break;
+            }
+            self.rest = &self.rest[1..];
+            match byte {
+                b'*' if nodes.last() == Some(&Node::Star) => {}
+                b'*' => nodes.push(Node::Star),
+                b'?' => nodes.push(Node::One(Set::ANY)),
+                b'[' => nodes.push(Node::One(self.set()?)),
+                b'{' => nodes.push(self.choice()?),
+                b'\\' => nodes.push(literal(
+                    self.next().ok_or("ends in a `\\` with nothing to protect")?,
+                )),
+                byte => nodes.push(literal(byte)),
+            }
+        }
+        Ok(nodes)
+    }
+
+    fn choice(&mut self) -> Result<Node, &'static str> {
+        self.depth += 1;
+        let mut alternatives = Vec::new();
+        loop {
+            alternatives.push(self.sequence()?);
+            match self.next() {
+                Some(b',') => {}
+                Some(_) => break,
+                None => return Err("has a `{` without its `}`"),
+            }
+        }
+        self.depth -= 1;
+        Ok(Node::Choice(alternatives))
+    }
+
+    fn set(&mut self) -> Result<Set, &'static str> {
+        const OPEN: &str = "has a `[` without its `]`";
+        let negated = matches!(self.rest.first(), Some(b'!' | b'^'));
+        if negated {
+            self.next();
+        }
+        let mut set = Set(0);
+        let mut empty = true;
+        loop {
+            let first = match self.next().ok_or(OPEN)? {
+                b']' if empty => return Err("has an empty `[]`"),
+                b']' => break,
+                b'\\' => self.next().ok_or(OPEN)?,
+                byte => byte,
+            };
+            empty = false;
+            let last = match self.rest {
+                [b'-', b']', ..] => first,
+                [b'-', rest @ ..] => {
+                    self.rest = rest;
+                    match self.next().ok_or(OPEN)? {
+                        b'\\' => self.next().ok_or(OPEN)?,
+                        byte => byte,
+                    }
+                }
+                _ => first,
+            };
+            if last < first {
+                return Err("has a range in `[]` that runs backwards");
+            }
+            (first..=last).for_each(|byte| set.add(byte));
+        }
+        let chosen = if negated { !set.0 } else { set.0 };
+        Ok(Set(chosen & Set::ANY.0))
+    }
+}
+
+fn literal(byte: u8) -> Node {
+    Node::Literal(byte.to_ascii_lowercase())
+}
+
+fn rank(nodes: &[Node]) -> Rank {
+    let mut rank = Rank {
+        has_choice: false,
+        wildcards: 0,
+        literals: Reverse(0),
+        stars: 0,
+    };
+    for node in nodes {
+        match node {
+            Node::Literal(_) => rank.literals.0 += 1,
+            Node::One(_) => rank.wildcards += 1,
+            Node::Star => {
+                rank.wildcards += 1;
+                rank.stars += 1;
+            }
+            Node::Choice(alternatives) => {
+                let ranks: Vec<_> = alternatives.iter().map(|one| self::rank(one)).collect();
+                rank.has_choice = true;
+                rank.wildcards += ranks.iter().map(|one| one.wildcards).max().unwrap_or(0);
+                rank.stars += ranks.iter().map(|one| one.stars).max().unwrap_or(0);
+                rank.literals.0 += ranks.iter().map(|one| one.literals.0).min().unwrap_or(0);
+            }
+        }
+    }
+    // A wildcard outweighs whether there is a choice; a name without either comes first of all.
+    rank.has_choice |= rank.wildcards > 0;
+    rank
+}
+
+fn matcher(nodes: &[Node]) -> Matcher {
+    let plain = |nodes: &[Node]| -> Option<Box<[u8]>> {
+        nodes
+            .iter()
+            .map(|node| {
+                if let Node::Literal(byte) = node {
+                    Some(*byte)
+                } else {
+                    None
+                }
+            })
+            .collect()
+    };
+    if let Some(name) = plain(nodes) {
+        let name = String::from_utf8_lossy(&name).into_owned();
+        return Matcher::Name(canonical_address(&name).unwrap_or(name).into());
+    }
+    let around = nodes
+        .iter()
+        .position(|node| *node == Node::Star)
+        .and_then(|star| {
+            Some(Matcher::Around(
+                plain(&nodes[..star])?,
+                plain(&nodes[star + 1..])?,
+            ))
+        });
+    around.unwrap_or_else(|| {
+        let literals = |nodes: &mut dyn Iterator<Item = &Node>| -> Vec<u8> {
+            nodes
+                .map_while(|node| {
+                    if let Node::Literal(byte) = node {
+                        Some(*byte)
+                    } else {
+                        None
+                    }
+                })
+                .collect()
+        };
+        let mut suffix = literals(&mut nodes.iter().rev());
+        suffix.reverse();
+        let mut steps = Vec::new();
+        compile(nodes, &mut steps);
+        steps.push(Step::Accept);
+        Matcher::Program {
+            prefix: literals(&mut nodes.iter()).into(),
+            suffix: suffix.into(),
+            steps: steps.into(),
+        }
+    })
+}
+
+/// A step of a program that follows all its possible ways at once (Thompson's construction).
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Byte(u8),
+    One(Set),
+    /// Go on at both places.
+    Fork(usize, usize),
+    Jump(usize),
+    Accept,
+}
+
+fn compile(nodes: &[Node], steps: &mut Vec<Step>) {
+    for node in nodes {
+        match node {
+            Node::Literal(byte) => steps.push(Step::Byte(*byte)),
+            Node::One(set) => steps.push(Step::One(*set)),
+            Node::Star => {
+                let here = steps.len();
+                steps.extend([
+                    Step::Fork(here + 1, here + 3),
+                    Step::One(Set::ANY),
+                    Step::Jump(here),
+                ]);
+            }
+            Node::Choice(alternatives) => compile_choice(alternatives, steps),
+        }
+    }
+}
+
+fn compile_choice(alternatives: &[Vec<Node>], steps: &mut Vec<Step>) {
+    let mut exits = Vec::new();
+    for (index, alternative) in alternatives.iter().enumerate() {
+        let fork = steps.len();
+        let last = index + 1 == alternatives.len();
+        if !last {
+            steps.push(Step::Fork(fork + 1, 0));
+        }
+        compile(alternative, steps);
+        if !last {
+            exits.push(steps.len());
+            steps.push(Step::Jump(0));
+            let next = steps.len();
+            steps[fork] = Step::Fork(fork + 1, next);
+        }
+    }
+    let end = steps.len();
+    for exit in exits {
+        steps[exit] = Step::Jump(end);
+    }
+}
+
+/// The most steps a pattern of [`PATTERN_MAX`] bytes can have: three for a `*`, and one to accept.
+const STEPS_MAX: usize = PATTERN_MAX * 3 + 1;
+
+/// The steps a program may be at, in no order, each once.
+struct Places {
+    list: Vec<usize>,
+    listed: [u64; STEPS_MAX.div_ceil(64)],
+}
+
+impl Places {
+    fn new(steps: usize) -> Self {
+        Self {
+            list: Vec::with_capacity(steps),
+            listed: [0; STEPS_MAX.div_ceil(64)],
+        }
+    }
+
+    fn clear(&mut self) {
+        self.list.clear();
+        self.listed.fill(0);
+    }
+
+    fn add(&mut self, place: usize) {
+        let (word, bit) = (place / 64, 1 << (place % 64));
+        if self.listed[word] & bit == 0 {
+            self.listed[word] |= bit;
+            self.list.push(place);
+        }
+    }
+}
+
+fn run(steps: &[Step], text: &[u8]) -> bool {
+    let (mut now, mut next) = (Places::new(steps.len()), Places::new(steps.len()));
+    now.add(0);
+    for byte in text.iter().copied().map(Some).chain([None]) {
+        let mut index = 0;
+        // The list grows while it is walked: forks and jumps lead on without using up a character.
+        while let Some(&place) = now.list.get(index) {
+            index += 1;
+            match steps[place] {
+                Step::Fork(one, other) => {
+                    now.add(one);
+                    now.add(other);
+                }
+                Step::Jump(to) => now.add(to),
+                Step::Byte(wanted) if byte == Some(wanted) => next.add(place + 1),
+                Step::One(set) if byte.is_some_and(|byte| set.has(byte)) => next.add(place + 1),
+                Step::Accept if byte.is_none() => return true,
+                Step::Byte(_) | Step::One(_) | Step::Accept => {}
+            }
+        }
+        std::mem::swap(&mut now, &mut next);
+        next.clear();
+    }
+    false
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::str::FromStr for HostPattern {
+    type Err = PatternError;
+    fn from_str(text: &str) -> Result<Self, PatternError> {
+        Self::parse(text)
+    }
+}
+
+impl<'de> Deserialize<'de> for HostPattern {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+impl PartialEq for HostPattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for HostPattern {}
+
+impl PartialOrd for HostPattern {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for HostPattern {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.rank
+            .cmp(&other.rank)
+            .then_with(|| self.text.cmp(&other.text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::time::{Duration, Instant};
+
+    fn matches(pattern: &str, host: &str) -> bool {
+        HostPattern::parse(pattern).expect(pattern).matches(host)
+    }
+
+    #[test]
+    fn patterns_match_as_the_files_of_the_other_implementation_mean_them() {
+        for (pattern, host, expected) in [
+            ("*.example.com", "a.example.com", true),
+            ("*.example.com", "a.b.example.com", true),
+            ("*.example.com", "example.com", false),
+            ("*.example.com", "example.com.evil", false),
+            ("badb{,.home}", "badb", true),
+            ("badb{,.home}", "badb.home", true),
+            ("badb{,.home}", "badb.other", false),
+            ("badb{,.home}", "badbx", false),
+            ("badb{,.home}", "xbadb", false),
+            ("*", "", true),
+            ("*", "a.b", true),
+            ("v*", "v", true),
+            ("ab[c-e]", "abd", true),
+            ("ab[c-e]", "abf", false),
+            ("ab[!c-e]", "abf", true),
+            ("ab[^c-e]", "abd", false),
+            ("[-x]", "-", true),
+            ("[x-]", "-", true),
+            ("[x-]", "y", false),
+            ("\\*", "*", true),
+            ("\\*", "a", false),
+            ("[\\]]", "]", true),
+            ("web?", "web1", true),
+            ("web?", "web", false),
+            ("web?", "web12", false),
+            ("{a,b{c,d*}}x", "bdzzx", true),
+            ("{a,b{c,d*}}x", "bcx", true),
+            ("{a,b{c,d*}}x", "bx", false),
+            ("{a}", "a", true),
+            ("a,b}", "a,b}", true),
+            ("a**b", "ab", true),
+            ("*a*b*", "xaxbx", true),
+            ("WEB-*.Example.com", "web-1.example.com", true),
+            ("[A-C]1", "b1", true),
+            ("[!A]1", "a1", false),
+            ("host.", "host", true),
+            ("*.lan.", "a.lan", true),
+            ("::FFFF:192.0.2.1", "192.0.2.1", true),
+            ("0:0:0:0:0:0:0:1", "::1", true),
+            ("*", "a/b", false),
+            ("a?b", "a/b", false),
+        ] {
+            assert_eq!(matches(pattern, host), expected, "{pattern} {host}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_pattern_says_why() {
+        for (pattern, word) in [
+            ("", "empty"),
+            ("[]a]", "empty `[]`"),
+            ("a[", "without its `]`"),
+            ("a[b", "without its `]`"),
+            ("a[b\\", "without its `]`"),
+            ("{a,b", "without its `}`"),
+            ("a\\", "nothing to protect"),
+            ("[z-a]", "backwards"),
+            ("a b", "blank"),
+            ("a/b", "`/`"),
+            ("b\u{fc}cher.example", "xn--"),
+        ] {
+            let error = HostPattern::parse(pattern).expect_err(pattern).to_string();
+            assert!(error.contains(word), "{error}");
+        }
+        assert!(HostPattern::parse(&"a".repeat(PATTERN_MAX)).is_ok());
+        assert!(HostPattern::parse(&"a".repeat(PATTERN_MAX + 1)).is_err());
+        assert!(HostPattern::parse(&"{".repeat(PATTERN_MAX)).is_err());
+        assert!(matches(&format!("{}{}", "{".repeat(128), "}".repeat(128)), ""));
+    }
+
+    #[test]
+    fn what_says_more_comes_first() {
+        let ordered = [
+            "db.example.com",
+            "db",
+            "{prod-1,prod-2}.example.com",
+            "db{,.lan}",
+            "prod-?.example.com",
+            "prod-*.example.com",
+            "{prod,dev,stage,qa}-*.example.com",
+            "*.example.com",
+            "*",
+            "*.*.example.com",
+        ];
+        let mut sorted: Vec<_> = ordered
+            .iter()
+            .rev()
+            .map(|text| HostPattern::parse(text).unwrap())
+            .collect();
+        sorted.sort();
+        assert_eq!(
+            sorted.iter().map(HostPattern::as_str).collect::<Vec<_>>(),
+            ordered
+        );
+    }
+
+    #[test]
+    fn no_pattern_is_slow() {
+        let host = "a".repeat(255);
+        for pattern in [
+            "*a".repeat(128),
+            format!("{}b", "*a".repeat(120)),
+            format!("{}b", "{a,aa}".repeat(40)),
+            format!("{}b", "{*,a}".repeat(50)),
+        ] {
+            let pattern = HostPattern::parse(&pattern).unwrap();
+            let begun = Instant::now();
+            let _ = pattern.matches(&host);
+            assert!(
+                begun.elapsed() < Duration::from_millis(100),
+                "{pattern}: {:?}",
+                begun.elapsed()
+            );
+        }
+    }
+
+    /// What a pattern means, by trying everything.
+    fn slow(nodes: &[Node], text: &[u8]) -> bool {
+        match nodes {
+            [] => text.is_empty(),
+            [Node::Literal(byte), rest @ ..] => text.first() == Some(byte) && slow(rest, &text[1..]),
+            [Node::One(set), rest @ ..] => {
+                text.first().is_some_and(|byte| set.has(*byte)) && slow(rest, &text[1..])
+            }
+            [Node::Star, rest @ ..] => (0..=text.len()).any(|taken| slow(rest, &text[taken..])),
+            [Node::Choice(alternatives), rest @ ..] => alternatives
+                .iter()
+                .any(|one| slow(&one.iter().chain(rest).cloned().collect::<Vec<_>>(), text)),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn anything_may_be_parsed_and_matched(pattern in ".{0,40}", host in "[ -~]{0,20}") {
+            if let Ok(pattern) = HostPattern::parse(&pattern) {
+                let _ = pattern.matches(&host);
+            }
+        }
+
+        #[test]
+        fn the_fast_way_agrees_with_the_obvious_one(
+            pattern in "[ab*?{},\\[\\]!-]{1,12}",
+            host in "[ab]{0,8}",
+        ) {
+            if let Ok(parsed) = HostPattern::parse(&pattern) {
+                let nodes = Parser { rest: pattern.as_bytes(), depth: 0 }.sequence().unwrap();
+                prop_assert_eq!(parsed.matches(&host), slow(&nodes, host.as_bytes()));
+            }
+        }
+    }
+}

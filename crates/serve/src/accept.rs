@@ -1,0 +1,242 @@
+//! The accept loop: one task per connection, bounded in number and in time, ended gently.
+
+use crate::admission::{Admission, Admitted};
+use crate::listener::{Listener, Stream};
+use crate::request::{ClientAddress, new_request_id};
+use crate::tls::Tls;
+use axum::Router;
+use axum::body::Body;
+use axum::response::Response;
+use epithet_wire::limits::{
+    DRAIN, HTTP_CONNECTIONS, HTTP_CONNECTIONS_PER_ADDRESS, HTTP_HEADER_MAX, HTTP_READ_DEADLINE,
+};
+use http::{HeaderName, HeaderValue, Request};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::Service;
+
+/// [`epithet_wire::ca::REQUEST_ID_HEADER`] in the form that costs nothing to send.
+const REQUEST_ID: HeaderName = HeaderName::from_static("epithet-request-id");
+/// Requests at once on one HTTP/2 connection.
+const STREAMS: u32 = 64;
+/// Silence after which an HTTP/2 peer is asked whether it is still there.
+const PING_EVERY: Duration = Duration::from_secs(20);
+/// The pause after the first failed accept, doubled up to the second while they go on failing.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+
+/// How many clients a server takes, and how long it gives them. The defaults are those of [`epithet_wire::limits`].
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Open connections in all; further ones wait in the system's queue.
+    pub connections: usize,
+    /// Open connections from one IPv4 address or IPv6 /64 other than this machine; further ones are closed at once.
+    pub connections_per_address: usize,
+    /// How long a client may take for a TLS handshake, for a request's headers, and between two requests.
+    pub read_deadline: Duration,
+    /// How long requests in flight may go on once the server is told to stop.
+    pub drain: Duration,
+    /// TLS, when this server speaks it itself.
+    pub tls: Option<Tls>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            connections: HTTP_CONNECTIONS,
+            connections_per_address: HTTP_CONNECTIONS_PER_ADDRESS,
+            read_deadline: HTTP_READ_DEADLINE,
+            drain: DRAIN,
+            tls: None,
+        }
+    }
+}
+
+/// Serves `router` on `listener` until `stop` is cancelled and the last request is answered or out of time.
+///
+/// Nothing a client does ends the server, and neither does a lack of descriptors: accepting is tried again, ever
+/// more slowly. A handler that panics costs its connection and an error in the log.
+pub async fn serve(listener: Listener, router: Router, settings: Settings, stop: CancellationToken) {
+    let admission = Admission::new(settings.connections, settings.connections_per_address);
+    let drain = settings.drain;
+    let shared = Arc::new(Shared {
+        router,
+        settings,
+        stop: stop.clone(),
+        abandon: CancellationToken::new(),
+    });
+    let connections = TaskTracker::new();
+    stop.run_until_cancelled(accept_all(&listener, &admission, &connections, &shared))
+        .await;
+    drop(listener);
+    connections.close();
+    if tokio::time::timeout(drain, connections.wait()).await.is_err() {
+        tracing::warn!(
+            connections = connections.len(),
+            "stopping with requests unanswered"
+        );
+        shared.abandon.cancel();
+        connections.wait().await;
+    }
+}
+
+/// What every connection of a server needs.
+struct Shared {
+    router: Router,
+    settings: Settings,
+    stop: CancellationToken,
+    abandon: CancellationToken,
+}
+
+async fn accept_all(listener: &Listener, admission: &Admission, tasks: &TaskTracker, shared: &Arc<Shared>) {
+    let mut pause = BACK_OFF.0;
+    while let Some(permit) = admission.room().await {
+        match listener.accept().await {
+            Ok((stream, client)) => {
+                pause = BACK_OFF.0;
+                match admission.admit(permit, client) {
+                    Some(admitted) => {
+                        tasks.spawn(connection(stream, client, admitted, Arc::clone(shared)));
+                    }
+                    None => tracing::warn!(%client, "closed a connection: its address has too many"),
+                }
+            }
+            Err(error) if is_the_clients_affair(&error) => {}
+            Err(error) => {
+                tracing::error!(%error, retry_in = ?pause, "cannot accept connections");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(BACK_OFF.1);
+            }
+        }
+    }
+}
+
+/// Errors of one connection that accept reports; the next one may be fine.
+fn is_the_clients_affair(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}
+
+async fn connection(stream: Stream, client: ClientAddress, admitted: Admitted, shared: Arc<Shared>) {
+    let work = async {
+        match (stream, &shared.settings.tls) {
+            (Stream::Tcp(stream), None) => http1(stream, client, &shared).await,
+            (Stream::Unix(stream), _) => http1(stream, client, &shared).await,
+            (Stream::Tcp(stream), Some(tls)) => {
+                let handshake = tls.acceptor().accept(stream);
+                match tokio::time::timeout(shared.settings.read_deadline, handshake).await {
+                    Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+                        http2(stream, client, &shared).await;
+                    }
+                    Ok(Ok(stream)) => http1(stream, client, &shared).await,
+                    Ok(Err(error)) => tracing::debug!(%client, %error, "TLS handshake failed"),
+                    Err(_) => tracing::debug!(%client, "TLS handshake took too long"),
+                }
+            }
+        }
+    };
+    // Dropping the work closes the connection, whatever it was doing.
+    shared.abandon.run_until_cancelled(work).await;
+    drop(admitted);
+}
+
+async fn http1(stream: impl AsyncRead + AsyncWrite + Unpin, client: ClientAddress, shared: &Arc<Shared>) {
+    let service = service_fn(|request| answer(shared.router.clone(), request, client));
+    let mut connection = pin!(
+        hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(shared.settings.read_deadline)
+            .max_buf_size(HTTP_HEADER_MAX)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shared.stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    log_early_end(client, ended);
+}
+
+async fn http2(stream: impl AsyncRead + AsyncWrite + Unpin, client: ClientAddress, shared: &Arc<Shared>) {
+    let begun = Arc::new(AtomicBool::new(false));
+    let (router, seen) = (shared.router.clone(), Arc::clone(&begun));
+    let service = service_fn(move |request| {
+        seen.store(true, Ordering::Relaxed);
+        answer(router.clone(), request, client)
+    });
+    let mut connection = pin!(
+        hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(shared.settings.read_deadline)
+            .max_concurrent_streams(STREAMS)
+            .max_header_list_size(u32::try_from(HTTP_HEADER_MAX).unwrap_or(u32::MAX))
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    let silence = async {
+        tokio::time::sleep(shared.settings.read_deadline).await;
+        if begun.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    };
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = silence => Ok(()),
+        () = shared.stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    log_early_end(client, ended);
+}
+
+fn log_early_end(client: ClientAddress, ended: Result<(), hyper::Error>) {
+    if let Err(error) = ended {
+        tracing::debug!(%client, %error, "connection ended early");
+    }
+}
+
+/// One request: named, told who sent it, handled, and its reply named too.
+async fn answer(
+    mut router: Router,
+    request: Request<Incoming>,
+    client: ClientAddress,
+) -> Result<Response, Infallible> {
+    let id = new_request_id();
+    let name = HeaderValue::from_str(id.as_str());
+    let mut request = request.map(Body::new);
+    request.extensions_mut().insert(id);
+    request.extensions_mut().insert(client);
+    let mut response = router.call(request).await?;
+    if let Ok(name) = name {
+        response.headers_mut().insert(REQUEST_ID, name);
+    }
+    Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_request_id_header_is_the_one_of_the_vocabulary() {
+        assert!(
+            REQUEST_ID
+                .as_str()
+                .eq_ignore_ascii_case(epithet_wire::ca::REQUEST_ID_HEADER)
+        );
+    }
+}
