@@ -90,7 +90,7 @@ impl Login {
         }
     }
 
-    fn to_host(mut self, host: &Host) -> Self {
+    fn at_host(mut self, host: &Host) -> Self {
         self.host_key = Some(host.key().to_vec());
         self
     }
@@ -170,7 +170,7 @@ fn a_login_in_the_bound_session_is_signed_with_either_method() {
         assert_eq!(list(&mut session, Some(&credential), rules, at(START)), 1);
         for login in [
             Login::new(&credential, b"session"),
-            Login::new(&credential, b"session").to_host(&host),
+            Login::new(&credential, b"session").at_host(&host),
         ] {
             let data = login.data();
             let verdict = sign(&mut session, &credential, rules, &data, at(START));
@@ -196,7 +196,7 @@ fn a_client_that_never_binds_may_log_in_unless_binding_is_required() {
 #[test]
 fn a_login_that_differs_in_anything_is_refused() {
     let (credential, host, other_host) = (credential(), Host::new(), Host::new());
-    let good = Login::new(&credential, b"session").to_host(&host);
+    let good = Login::new(&credential, b"session").at_host(&host);
     let plain_key = SubjectPublicKey::parse(&credential.certificate().subject_line()).unwrap();
     let change = |change: &dyn Fn(&mut Login)| {
         let mut login = good.clone();
@@ -290,7 +290,7 @@ fn a_login_that_differs_in_anything_is_refused() {
 #[test]
 fn a_remote_host_gets_neither_a_signature_nor_a_name() {
     let (credential, jump, target) = (credential(), Host::new(), Host::new());
-    let data = Login::new(&credential, b"onward").to_host(&target).data();
+    let data = Login::new(&credential, b"onward").at_host(&target).data();
     for bind_onward in [false, true] {
         let mut session = Session::default();
         assert_eq!(jump.bind(&mut session, b"to jump", true), BOUND);
@@ -308,7 +308,7 @@ fn a_remote_host_gets_neither_a_signature_nor_a_name() {
 #[test]
 fn an_allowed_remote_host_may_log_in_onward_and_do_nothing_else() {
     let (credential, jump, target) = (credential(), Host::new(), Host::new());
-    let onward = Login::new(&credential, b"onward").to_host(&target);
+    let onward = Login::new(&credential, b"onward").at_host(&target);
     let mut session = Session::default();
     jump.bind(&mut session, b"to jump", true);
     assert_eq!(list(&mut session, Some(&credential), ALLOW, at(START)), 1);
@@ -334,11 +334,14 @@ fn an_allowed_remote_host_may_log_in_onward_and_do_nothing_else() {
     assert_eq!(refusal(verdict), Refusal::OtherUser("root".into()));
 }
 
+/// Makes a session's bind fail in one way.
+type Failure<'a> = dyn Fn(&mut Session) -> Verdict + 'a;
+
 #[test]
 fn a_failed_bind_poisons_the_connection_for_good() {
     let (credential, host, other) = (credential(), Host::new(), Host::new());
     let data = Login::new(&credential, b"session").data();
-    let failures: [(&str, &dyn Fn(&mut Session) -> Verdict); 8] = [
+    let failures: [(&str, &Failure<'_>); 8] = [
         ("a signature by another host", &|session| {
             let signature = other.0.sign(b"session").unwrap();
             bind(session, host.key(), b"session", &signature)

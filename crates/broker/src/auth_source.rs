@@ -153,9 +153,8 @@ fn arguments(ca: &str, auth: &DiscoveryAuth) -> Result<Vec<String>, AuthSourceEr
     }
     match Endpoint::parse(&auth.issuer) {
         Ok(Endpoint::Http(_)) => {}
-        Ok(Endpoint::Unix(_)) => return Err(field("issuer", "it must be an https URL")),
         Err(error @ EndpointError::Credentials(_)) => return Err(field("issuer", &error.to_string())),
-        Err(_) => return Err(field("issuer", "it must be an https URL")),
+        Ok(Endpoint::Unix(_)) | Err(_) => return Err(field("issuer", "it must be an https URL")),
     }
     if auth
         .issuer

@@ -92,7 +92,7 @@ impl CaPool {
             attempt.decide(&answer);
             match answer {
                 CaAnswer::Unavailable { problem, .. } => {
-                    problems.push(format!("{}: {problem}", member.address))
+                    problems.push(format!("{}: {problem}", member.address));
                 }
                 answer => return answer,
             }
@@ -109,7 +109,7 @@ impl CaPool {
         for member in self.order() {
             match self.http.discovery(&member.address).await {
                 Ok(discovery) => return Ok(discovery),
-                Err(problem) => problems.push(format!("{}: {problem}", member.address)),
+                Err(problem) => { problems.push(format!("{}: {problem}", member.address)); }
             }
         }
         Err(problems.join("; "))

@@ -72,7 +72,7 @@ impl Gate {
             match HostPattern::parse(text) {
                 Ok(pattern) => patterns.push(pattern),
                 Err(error) => {
-                    tracing::warn!(%error, "the CA advertises a pattern that is not understood; it is left out")
+                    tracing::warn!(%error, "the CA advertises a pattern that is not understood; it is left out");
                 }
             }
         }

@@ -95,7 +95,7 @@ impl Provider {
             settings,
             issuer: format!("http://{address}"),
             port: address.port(),
-            page_secret: crate::ledger::random_text(),
+            page_secret: crate::random::random_text(),
             keys: Mutex::new(keys),
             ledger: Mutex::default(),
             requests: Mutex::default(),

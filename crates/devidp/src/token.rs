@@ -1,9 +1,10 @@
 //! The token endpoint: codes, refresh tokens and device codes in, tokens out (RFC 6749, section 5).
 
 use crate::claims;
-use crate::ledger::{Granted, Refusal, random_text};
+use crate::ledger::{Granted, Refusal};
 use crate::parameters::{Parameters, Repeated};
 use crate::provider::Provider;
+use crate::random::random_text;
 use crate::settings::RefreshTokens;
 use axum::Json;
 use axum::body::Bytes;

@@ -688,3 +688,25 @@ fn a_stopped_provider_can_be_followed_by_another_on_its_port() {
     assert!(matches!(error, StartError::Listen(_)), "{error}");
     assert_eq!(second.port(), port);
 }
+
+#[tokio::test]
+async fn a_provider_that_stops_leaves_nobody_waiting() {
+    let provider = start(|_| {});
+    let app = App::of(&provider).await;
+    let tokens = app.log_in().await;
+    let _hold = provider.hold_tokens();
+    let form = [
+        ("grant_type", "refresh_token"),
+        ("client_id", "epithet"),
+        ("refresh_token", tokens["refresh_token"].as_str().unwrap()),
+    ];
+    let request = app.http.post(format!("{}/token", app.issuer)).form(&form).send();
+    let stopped = async {
+        while provider.requests().tokens < 2 {
+            tokio::task::yield_now().await;
+        }
+        provider.stop();
+    };
+    let (answer, ()) = tokio::join!(request, stopped);
+    assert!(answer.is_err(), "{answer:?}");
+}

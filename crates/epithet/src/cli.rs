@@ -6,7 +6,8 @@ mod demo;
 mod server;
 
 pub(crate) use agent::{
-    AgentCommand, AgentOptions, BrokerChoice, InspectOptions, LoginOptions, StartOptions, TrustOptions, patterns,
+    AgentCommand, AgentOptions, BrokerChoice, InspectOptions, LoginOptions, StartOptions, TrustOptions,
+    patterns,
 };
 pub(crate) use auth::{AuthCommand, OidcCommand, OidcOptions, PluginCommand};
 pub(crate) use demo::{DemoCommand, DemoOptions};

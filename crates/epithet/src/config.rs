@@ -8,4 +8,4 @@ mod files;
 mod sections;
 
 pub(crate) use files::{home, load};
-pub(crate) use sections::{AuthCommand, Common, Config, OidcSection, split_outside_braces};
+pub(crate) use sections::{Common, Config, OidcSection, split_outside_braces};

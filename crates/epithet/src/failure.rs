@@ -12,7 +12,11 @@ const USAGE: u8 = 80;
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     // A closed stdout is no reason for another error.
     let _ = error.print();
-    if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
+    if error.use_stderr() {
+        ExitCode::from(USAGE)
+    } else {
+        ExitCode::SUCCESS
+    }
 }
 
 /// Prints an error with its causes: `epithet: error: <what>`, further lines indented below.

@@ -27,10 +27,16 @@ pub(crate) fn start(global: &Global, common: &Common, least: LevelFilter) -> any
     let ours = tracing_subscriber::filter::filter_fn(|metadata| metadata.target().starts_with("epithet"));
     let registry = tracing_subscriber::registry();
     let format = global.log_format.or(common.log_format).unwrap_or(LogFormat::Text);
-    let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(sink);
+    let layer = tracing_subscriber::fmt::layer()
+        .with_ansi(false)
+        .with_writer(sink);
     match format {
-        LogFormat::Text => registry.with(layer.with_target(false).with_filter(level).with_filter(ours)).init(),
-        LogFormat::Json => registry.with(layer.json().with_filter(level).with_filter(ours)).init(),
+        LogFormat::Text => registry
+            .with(layer.with_target(false).with_filter(level).with_filter(ours))
+            .init(),
+        LogFormat::Json => registry
+            .with(layer.json().with_filter(level).with_filter(ours))
+            .init(),
     }
     Ok(())
 }
@@ -55,11 +61,15 @@ fn open(path: &Path) -> anyhow::Result<File> {
 
 /// Replaces a leading `~/` by the home directory; `~user` is refused rather than misread.
 pub(crate) fn home_expanded(path: &Path) -> anyhow::Result<PathBuf> {
-    let Some(text) = path.to_str().filter(|text| text.starts_with('~')) else { return Ok(path.to_owned()) };
+    let Some(text) = path.to_str().filter(|text| text.starts_with('~')) else {
+        return Ok(path.to_owned());
+    };
     match text.strip_prefix("~/") {
         Some(rest) => Ok(crate::config::home()?.join(rest)),
         None if text == "~" => crate::config::home(),
-        None => anyhow::bail!("{text}: only `~/` is understood, not another user's home; write the whole path"),
+        None => {
+            anyhow::bail!("{text}: only `~/` is understood, not another user's home; write the whole path")
+        }
     }
 }
 
@@ -85,7 +95,9 @@ struct OneLine {
 impl Write for OneLine {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let mut line = Vec::with_capacity(event.len() + 1);
-        let (body, end) = event.strip_suffix(b"\n").map_or((event, &b""[..]), |body| (body, b"\n"));
+        let (body, end) = event
+            .strip_suffix(b"\n")
+            .map_or((event, &b""[..]), |body| (body, b"\n"));
         for byte in body {
             match byte {
                 b'\t' => line.push(b'\t'),

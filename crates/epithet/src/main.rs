@@ -16,7 +16,12 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     match arguments.next() {
         Some(command) if command == "match" => ExitCode::from(epithet_match::main(arguments)),
-        Some(command) if command == commands::GUARD => ExitCode::from(epithet_plugin::host::guard_main()),
+        Some(command) if command == "auth" => {
+            // Descriptors 3 and 4 are adopted before anything else can be given these numbers.
+            epithet_plugin::is_plugin();
+            run()
+        }
+        Some(command) if command == commands::GUARD => ExitCode::from(epithet_plugin::guard_main()),
         _ => run(),
     }
 }

@@ -33,7 +33,10 @@ impl Pkce {
 
     fn from_verifier(verifier: String) -> Self {
         let challenge = URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, verifier.as_bytes()));
-        Self { verifier: Secret::new(verifier), challenge }
+        Self {
+            verifier: Secret::new(verifier),
+            challenge,
+        }
     }
 }
 
@@ -123,15 +126,27 @@ impl Authorization {
                 .append_pair("code_challenge", &pkce.challenge)
                 .append_pair("code_challenge_method", "S256");
             let optional = [
-                ("prompt", options.prompt.as_deref().or_else(|| is_google(provider).then_some("consent"))),
+                (
+                    "prompt",
+                    options
+                        .prompt
+                        .as_deref()
+                        .or_else(|| is_google(provider).then_some("consent")),
+                ),
                 ("access_type", is_google(provider).then_some("offline")),
                 ("login_hint", options.login_hint.as_deref()),
                 ("max_age", max_age.as_deref()),
                 ("acr_values", options.acr_values.as_deref()),
                 ("audience", options.audience.as_deref()),
             ];
-            let resources = options.resources.iter().map(|resource| ("resource", Some(resource.as_str())));
-            let extra = options.extra_parameters.iter().map(|(name, value)| (name.as_str(), Some(value.as_str())));
+            let resources = options
+                .resources
+                .iter()
+                .map(|resource| ("resource", Some(resource.as_str())));
+            let extra = options
+                .extra_parameters
+                .iter()
+                .map(|(name, value)| (name.as_str(), Some(value.as_str())));
             for (name, value) in optional.into_iter().chain(resources).chain(extra) {
                 if let Some(value) = value {
                     query.append_pair(name, value);
@@ -156,7 +171,10 @@ impl Authorization {
         }
         let pairs: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
         let get = |name: &str| {
-            let mut values = pairs.iter().filter(|(found, _)| found == name).map(|(_, value)| value.as_ref());
+            let mut values = pairs
+                .iter()
+                .filter(|(found, _)| found == name)
+                .map(|(_, value)| value.as_ref());
             match (values.next(), values.next()) {
                 (_, Some(_)) => Err(ResponseError::Repeated(name.to_owned())),
                 (value, None) => Ok(value),
@@ -170,7 +188,10 @@ impl Authorization {
         match get("iss")? {
             Some(found) if found != self.issuer => {
                 let found = sanitize_line(found, 200);
-                return Err(ResponseError::WrongIssuer { expected: self.issuer.clone(), found });
+                return Err(ResponseError::WrongIssuer {
+                    expected: self.issuer.clone(),
+                    found,
+                });
             }
             None if self.expects_issuer => return Err(ResponseError::NoIssuer(self.issuer.clone())),
             _ => {}
@@ -204,7 +225,13 @@ mod tests {
         let mut options = LoginOptions::new(Arc::default(), provider.issuer.clone(), "c&d");
         change(&mut options);
         let endpoint = Url::parse("https://idp.example/authorize?tenant=7").unwrap();
-        Authorization::new(&options, provider, &endpoint, "http://127.0.0.1:9/callback".into()).unwrap()
+        Authorization::new(
+            &options,
+            provider,
+            &endpoint,
+            "http://127.0.0.1:9/callback".into(),
+        )
+        .unwrap()
     }
 
     #[test]
@@ -217,15 +244,30 @@ mod tests {
     fn every_request_has_its_own_state_nonce_and_challenge() {
         let provider = provider("https://idp.example", "");
         let requests: Vec<HashMap<String, String>> = (0..3)
-            .map(|_| authorization(&provider, |_| ()).url.query_pairs().into_owned().collect())
+            .map(|_| {
+                authorization(&provider, |_| ())
+                    .url
+                    .query_pairs()
+                    .into_owned()
+                    .collect()
+            })
             .collect();
         for name in ["state", "nonce", "code_challenge"] {
             assert!(requests.iter().all(|request| request[name].len() == 43));
             assert!(requests[0][name] != requests[1][name] && requests[1][name] != requests[2][name]);
         }
         let first = &requests[0];
-        assert_eq!((first["tenant"].as_str(), first["client_id"].as_str()), ("7", "c&d"));
-        assert_eq!((first["code_challenge_method"].as_str(), first["response_type"].as_str()), ("S256", "code"));
+        assert_eq!(
+            (first["tenant"].as_str(), first["client_id"].as_str()),
+            ("7", "c&d")
+        );
+        assert_eq!(
+            (
+                first["code_challenge_method"].as_str(),
+                first["response_type"].as_str()
+            ),
+            ("S256", "code")
+        );
         assert_eq!(first["redirect_uri"], "http://127.0.0.1:9/callback");
         assert!(!first.contains_key("prompt") && !first.contains_key("access_type"));
     }
@@ -237,8 +279,13 @@ mod tests {
             authorization.url.query_pairs().into_owned().collect()
         };
         let usual = query(authorization(&google, |_| ()));
-        assert_eq!((usual["access_type"].as_str(), usual["prompt"].as_str()), ("offline", "consent"));
-        let chosen = query(authorization(&google, |options| options.prompt = Some("select_account".into())));
+        assert_eq!(
+            (usual["access_type"].as_str(), usual["prompt"].as_str()),
+            ("offline", "consent")
+        );
+        let chosen = query(authorization(&google, |options| {
+            options.prompt = Some("select_account".into());
+        }));
         assert_eq!(chosen["prompt"], "select_account");
     }
 
@@ -246,7 +293,10 @@ mod tests {
     fn only_the_response_to_this_request_counts() {
         let silent = authorization(&provider("https://idp.example", ""), |_| ());
         let naming = authorization(
-            &provider("https://idp.example", r#","authorization_response_iss_parameter_supported":true"#),
+            &provider(
+                "https://idp.example",
+                r#","authorization_response_iss_parameter_supported":true"#,
+            ),
             |_| (),
         );
         let (s, n) = (silent.state.as_str(), naming.state.as_str());
@@ -255,21 +305,39 @@ mod tests {
             (&silent, format!("code=abc&state={s}"), Ok("abc")),
             (&silent, format!("code=abc&state={s}&{issuer}"), Ok("abc")),
             (&naming, format!("code=abc&state={n}&{issuer}"), Ok("abc")),
-            (&naming, format!("code=abc&state={n}"), Err("does not say which provider")),
-            (&silent, format!("code=abc&state={s}&iss=https%3A%2F%2Fevil.example"), Err("evil.example")),
-            (&silent, format!("code=abc&state={s}&{issuer}%2F"), Err("idp.example/")),
+            (
+                &naming,
+                format!("code=abc&state={n}"),
+                Err("does not say which provider"),
+            ),
+            (
+                &silent,
+                format!("code=abc&state={s}&iss=https%3A%2F%2Fevil.example"),
+                Err("evil.example"),
+            ),
+            (
+                &silent,
+                format!("code=abc&state={s}&{issuer}%2F"),
+                Err("idp.example/"),
+            ),
             (&silent, "code=abc".into(), Err("wrong state")),
             (&silent, "code=abc&state=".into(), Err("wrong state")),
             (&silent, format!("code=abc&state={n}"), Err("wrong state")),
             (&silent, format!("code=abc&code=def&state={s}"), Err("twice")),
             (&silent, format!("code=&state={s}"), Err("neither")),
             (&silent, format!("state={s}"), Err("neither")),
-            (&silent, format!("code={}&state={s}", "x".repeat(RESPONSE_MAX)), Err("too long")),
+            (
+                &silent,
+                format!("code={}&state={s}", "x".repeat(RESPONSE_MAX)),
+                Err("too long"),
+            ),
         ];
         for (authorization, query, expected) in cases {
             match (authorization.read_response(&query), expected) {
                 (Ok(Response::Code(code)), Ok(expected)) => assert_eq!(code.expose(), expected),
-                (Err(error), Err(expected)) => assert!(error.to_string().contains(expected), "{query}: {error}"),
+                (Err(error), Err(expected)) => {
+                    assert!(error.to_string().contains(expected), "{query}: {error}");
+                }
                 (result, _) => panic!("{query}: {result:?}"),
             }
         }
@@ -282,7 +350,9 @@ mod tests {
             "error=access_denied&error_description=no%1b%5b2J%0Aentry%E2%80%AE&state={}",
             authorization.state
         );
-        let Ok(Response::Refused(refusal)) = authorization.read_response(&query) else { panic!() };
+        let Ok(Response::Refused(refusal)) = authorization.read_response(&query) else {
+            panic!()
+        };
         assert_eq!(refusal.to_string(), "access_denied: no [2J entry");
     }
 }

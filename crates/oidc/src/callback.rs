@@ -88,7 +88,7 @@ impl Answer {
 #[derive(Debug)]
 pub(crate) struct Serving {
     answers: mpsc::Receiver<Answer>,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 impl Serving {
@@ -96,16 +96,32 @@ impl Serving {
     pub(crate) async fn answer(&mut self) -> Option<Answer> {
         self.answers.recv().await
     }
+
+    /// Closes the port before it returns.
+    pub(crate) async fn close(mut self) {
+        self.tasks.shutdown().await;
+    }
 }
 
 impl Listener {
     /// Binds the first of `ports` that is free, or any free port when the list is empty.
     pub(crate) async fn bind(host: RedirectHost, ports: &[u16], path: &str) -> Result<Self, ListenError> {
         let mut last = None;
-        let attempts = if ports.is_empty() { &[0; PORT_ATTEMPTS][..] } else { ports };
+        let attempts = if ports.is_empty() {
+            &[0; PORT_ATTEMPTS][..]
+        } else {
+            ports
+        };
         for port in attempts {
             match bind_both(host, *port).await {
-                Ok((sockets, port)) => return Ok(Self { sockets, host, port, path: path.to_owned() }),
+                Ok((sockets, port)) => {
+                    return Ok(Self {
+                        sockets,
+                        host,
+                        port,
+                        path: path.to_owned(),
+                    });
+                }
                 Err(error) => last = Some(error),
             }
         }
@@ -114,7 +130,11 @@ impl Listener {
         Err(if ports.is_empty() {
             ListenError::Unavailable { host, source }
         } else {
-            ListenError::PortsTaken { ports: ports.to_vec(), host, source }
+            ListenError::PortsTaken {
+                ports: ports.to_vec(),
+                host,
+                source,
+            }
         })
     }
 
@@ -132,7 +152,11 @@ impl Listener {
         let (sender, answers) = mpsc::channel(1);
         let site = Arc::new(Site {
             authority: format!("{}:{}", self.host.as_str(), self.port),
-            path: if self.path.is_empty() { "/".to_owned() } else { self.path },
+            path: if self.path.is_empty() {
+                "/".to_owned()
+            } else {
+                self.path
+            },
             authorization,
             is_answered: AtomicBool::new(false),
             answers: sender,
@@ -142,22 +166,28 @@ impl Listener {
         for socket in self.sockets {
             tasks.spawn(accept(socket, site.clone()));
         }
-        Serving { answers, _tasks: tasks }
+        Serving { answers, tasks }
     }
 }
 
 /// Both loopback addresses on one port, so that the browser finds us whichever it tries first.
 async fn bind_both(host: RedirectHost, port: u16) -> io::Result<(Vec<TcpListener>, u16)> {
     let (first, second): (SocketAddr, fn(u16) -> SocketAddr) = match host {
-        RedirectHost::Ipv6 => ((Ipv6Addr::LOCALHOST, port).into(), |port| (Ipv4Addr::LOCALHOST, port).into()),
-        _ => ((Ipv4Addr::LOCALHOST, port).into(), |port| (Ipv6Addr::LOCALHOST, port).into()),
+        RedirectHost::Ipv6 => ((Ipv6Addr::LOCALHOST, port).into(), |port| {
+            (Ipv4Addr::LOCALHOST, port).into()
+        }),
+        _ => ((Ipv4Addr::LOCALHOST, port).into(), |port| {
+            (Ipv6Addr::LOCALHOST, port).into()
+        }),
     };
     let first = TcpListener::bind(first).await?;
     let port = first.local_addr()?.port();
     match TcpListener::bind(second(port)).await {
         Ok(second) => Ok((vec![first, second], port)),
         // Under the name `localhost` the browser may go there, and give the code to whoever that is.
-        Err(error) if host == RedirectHost::Localhost && error.kind() == io::ErrorKind::AddrInUse => Err(error),
+        Err(error) if host == RedirectHost::Localhost && error.kind() == io::ErrorKind::AddrInUse => {
+            Err(error)
+        }
         Err(_) => Ok((vec![first], port)),
     }
 }
@@ -196,11 +226,12 @@ impl Site {
             Ok(Peer::Stranger(uid)) => Some(uid),
             _ => None,
         };
-        let Ok(Some(head)) = timeout(HEAD_DEADLINE, read_head(&mut stream)).await else { return };
+        // Before anything is read: a stranger is not waited for.
         if let Some(uid) = stranger {
             tracing::warn!(uid, "a request to the login's listener came from another user and was refused");
             return write(stream, &Page::stray(403, "This request came from another user of this machine.")).await;
         }
+        let Ok(Some(head)) = timeout(HEAD_DEADLINE, read_head(&mut stream)).await else { return };
         match self.read_request(&head) {
             Err(page) => write(stream, &page).await,
             Ok(query) => self.take(stream, query).await,
@@ -211,7 +242,8 @@ impl Site {
     fn read_request<'h>(&self, head: &'h str) -> Result<&'h str, Page> {
         let mut lines = head.split("\r\n");
         let mut line = lines.next().unwrap_or_default().split(' ');
-        let (Some(method), Some(target), Some(version), None) = (line.next(), line.next(), line.next(), line.next())
+        let (Some(method), Some(target), Some(version), None) =
+            (line.next(), line.next(), line.next(), line.next())
         else {
             return Err(Page::stray(400, "This is not an HTTP request."));
         };
@@ -248,10 +280,21 @@ impl Site {
         }
         let (page, shown) = oneshot::channel();
         let (done, written) = oneshot::channel();
-        if self.answers.send(Answer { response: Some(response), page, written }).await.is_err() {
+        if self
+            .answers
+            .send(Answer {
+                response: Some(response),
+                page,
+                written,
+            })
+            .await
+            .is_err()
+        {
             return;
         }
-        let page = shown.await.unwrap_or_else(|_| Page::failure("The login in the terminal has ended."));
+        let page = shown
+            .await
+            .unwrap_or_else(|_| Page::failure("The login in the terminal has ended."));
         write(stream, &page).await;
         let _ = done.send(());
     }
@@ -260,7 +303,11 @@ impl Site {
 fn sentence(error: &ResponseError) -> String {
     let text = error.to_string();
     let mut characters = text.chars();
-    characters.next().map(|first| first.to_uppercase().chain(characters).collect::<String>()).unwrap_or_default() + "."
+    characters
+        .next()
+        .map(|first| first.to_uppercase().chain(characters).collect::<String>())
+        .unwrap_or_default()
+        + "."
 }
 
 /// Everything up to the empty line, or nothing when it is too long or not text.

@@ -45,12 +45,17 @@ impl Claims {
     pub(crate) fn read(raw: Map<String, Value>) -> Result<Self, TokenError> {
         let subject = required_text(&raw, "sub")?;
         if subject.is_empty() || subject.len() > SUBJECT_MAX || !subject.is_ascii() {
-            return Err(TokenError::ClaimType { claim: "sub", expected: "1 to 255 ASCII characters" });
+            return Err(TokenError::ClaimType {
+                claim: "sub",
+                expected: "1 to 255 ASCII characters",
+            });
         }
         Ok(Self {
             issuer: required_text(&raw, "iss")?.to_owned(),
             subject: subject.to_owned(),
-            email: optional_text(&raw, "email")?.filter(|email| !email.is_empty()).map(str::to_owned),
+            email: optional_text(&raw, "email")?
+                .filter(|email| !email.is_empty())
+                .map(str::to_owned),
             email_verified: match raw.get("email_verified") {
                 Some(Value::Bool(verified)) => *verified,
                 Some(Value::String(text)) => text == "true",
@@ -62,7 +67,10 @@ impl Claims {
             auth_time: time(&raw, "auth_time")?,
             acr: optional_text(&raw, "acr")?.map(str::to_owned),
             amr: match raw.get("amr") {
-                Some(Value::Array(means)) => means.iter().filter_map(|one| one.as_str().map(str::to_owned)).collect(),
+                Some(Value::Array(means)) => means
+                    .iter()
+                    .filter_map(|one| one.as_str().map(str::to_owned))
+                    .collect(),
                 // Entra and others have sent the bare word.
                 Some(Value::String(means)) => vec![means.clone()],
                 _ => Vec::new(),
@@ -75,7 +83,10 @@ impl Claims {
 fn required_text<'c>(raw: &'c Map<String, Value>, claim: &'static str) -> Result<&'c str, TokenError> {
     match raw.get(claim) {
         Some(Value::String(text)) => Ok(text),
-        Some(_) => Err(TokenError::ClaimType { claim, expected: "a string" }),
+        Some(_) => Err(TokenError::ClaimType {
+            claim,
+            expected: "a string",
+        }),
         None => Err(TokenError::ClaimMissing(claim)),
     }
 }
@@ -88,32 +99,50 @@ pub(crate) fn optional_text<'c>(
     match raw.get(claim) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(TokenError::ClaimType { claim, expected: "a string" }),
+        Some(_) => Err(TokenError::ClaimType {
+            claim,
+            expected: "a string",
+        }),
     }
 }
 
 /// A NumericDate (RFC 7519 section 2): seconds, possibly with a fraction, which is dropped.
 pub(crate) fn time(raw: &Map<String, Value>, claim: &'static str) -> Result<Option<u64>, TokenError> {
-    let Some(value) = raw.get(claim) else { return Ok(None) };
+    let Some(value) = raw.get(claim) else {
+        return Ok(None);
+    };
     let whole = value.as_u64().or_else(|| {
         let seconds = value.as_f64()?.floor();
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be within 0..=2^53")]
-        (0.0..=9_007_199_254_740_992.0).contains(&seconds).then_some(seconds as u64)
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "checked to be within 0..=2^53"
+        )]
+        (0.0..=9_007_199_254_740_992.0)
+            .contains(&seconds)
+            .then_some(seconds as u64)
     });
     match whole {
         Some(seconds) if seconds <= TIME_MAX => Ok(Some(seconds)),
-        _ => Err(TokenError::ClaimType { claim, expected: "a time in seconds since 1970" }),
+        _ => Err(TokenError::ClaimType {
+            claim,
+            expected: "a time in seconds since 1970",
+        }),
     }
 }
 
 fn audience(raw: &Map<String, Value>) -> Result<Vec<String>, TokenError> {
-    const WRONG: TokenError = TokenError::ClaimType { claim: "aud", expected: "a string or a list of strings" };
+    const WRONG: TokenError = TokenError::ClaimType {
+        claim: "aud",
+        expected: "a string or a list of strings",
+    };
     match raw.get("aud") {
         None => Err(TokenError::ClaimMissing("aud")),
         Some(Value::String(one)) => Ok(vec![one.clone()]),
-        Some(Value::Array(several)) => {
-            several.iter().map(|one| one.as_str().map(str::to_owned).ok_or(WRONG)).collect()
-        }
+        Some(Value::Array(several)) => several
+            .iter()
+            .map(|one| one.as_str().map(str::to_owned).ok_or(WRONG))
+            .collect(),
         Some(_) => Err(WRONG),
     }
 }
@@ -133,23 +162,49 @@ mod tests {
 
     #[test]
     fn an_address_counts_only_when_the_provider_vouches_for_it() {
-        for (verified, counts) in
-            [(json!(true), true), (json!("true"), true), (json!(false), false), (json!("True"), false), (json!(1), false), (json!(null), false)]
-        {
+        for (verified, counts) in [
+            (json!(true), true),
+            (json!("true"), true),
+            (json!(false), false),
+            (json!("True"), false),
+            (json!(1), false),
+            (json!(null), false),
+        ] {
             let claims = read(&json!({"email": "a@b", "email_verified": verified})).unwrap();
             assert_eq!(claims.verified_email().is_some(), counts, "{verified}");
         }
         assert_eq!(read(&json!({"email": "a@b"})).unwrap().verified_email(), None);
-        assert_eq!(read(&json!({"email": "", "email_verified": true})).unwrap().verified_email(), None);
+        assert_eq!(
+            read(&json!({"email": "", "email_verified": true}))
+                .unwrap()
+                .verified_email(),
+            None
+        );
     }
 
     #[test]
     fn times_are_numbers_within_reason() {
         assert_eq!(read(&json!({"exp": 2000.9})).unwrap().expires_at, 2000);
-        assert_eq!(read(&json!({"exp": 9_007_199_254_740_992_u64})).unwrap().expires_at, TIME_MAX);
-        for bad in [json!("2000"), json!(-1), json!(-0.5), json!(9_007_199_254_740_993_u64), json!(1e300), json!(null), json!([1])] {
+        assert_eq!(
+            read(&json!({"exp": 9_007_199_254_740_992_u64}))
+                .unwrap()
+                .expires_at,
+            TIME_MAX
+        );
+        for bad in [
+            json!("2000"),
+            json!(-1),
+            json!(-0.5),
+            json!(9_007_199_254_740_993_u64),
+            json!(1e300),
+            json!(null),
+            json!([1]),
+        ] {
             let error = read(&json!({"exp": bad})).unwrap_err();
-            assert!(matches!(error, TokenError::ClaimType { claim: "exp", .. }), "{bad}: {error}");
+            assert!(
+                matches!(error, TokenError::ClaimType { claim: "exp", .. }),
+                "{bad}: {error}"
+            );
         }
     }
 
@@ -171,8 +226,17 @@ mod tests {
             ("acr", json!(0)),
         ] {
             let error = read(&json!({ claim: bad })).unwrap_err();
-            assert!(matches!(error, TokenError::ClaimType { claim: found, .. } if found == claim), "{claim}: {error}");
+            assert!(
+                matches!(error, TokenError::ClaimType { claim: found, .. } if found == claim),
+                "{claim}: {error}"
+            );
         }
-        assert_eq!(read(&json!({"sub": "x".repeat(255), "email": null})).unwrap().subject.len(), 255);
+        assert_eq!(
+            read(&json!({"sub": "x".repeat(255), "email": null}))
+                .unwrap()
+                .subject
+                .len(),
+            255
+        );
     }
 }

@@ -7,7 +7,8 @@ use crate::random::{self, NoRandomness};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeyPair as RsaKeyPair;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, RSA_PKCS1_SHA256,
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair,
+    RSA_PKCS1_SHA256,
 };
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -44,7 +45,9 @@ impl std::str::FromStr for ClientAuthChoice {
             "basic" => Ok(Self::Basic),
             "post" => Ok(Self::Post),
             "private-key-jwt" => Ok(Self::PrivateKeyJwt),
-            _ => Err(format!("{text:?} is not one of auto, none, basic, post and private-key-jwt")),
+            _ => Err(format!(
+                "{text:?} is not one of auto, none, basic, post and private-key-jwt"
+            )),
         }
     }
 }
@@ -53,7 +56,9 @@ impl std::str::FromStr for ClientAuthChoice {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ClientKeyError {
     /// Not an unencrypted PKCS#8 PEM.
-    #[error("the client key is not a PEM file with an unencrypted PRIVATE KEY; convert it with: openssl pkcs8 -topk8 -nocrypt")]
+    #[error(
+        "the client key is not a PEM file with an unencrypted PRIVATE KEY; convert it with: openssl pkcs8 -topk8 -nocrypt"
+    )]
     NotPkcs8,
     /// A kind that we do not sign with.
     #[error("the client key must be RSA (2048 bits or more), P-256, P-384 or Ed25519")]
@@ -82,10 +87,18 @@ impl fmt::Debug for ClientKey {
 impl ClientKey {
     /// Reads an unencrypted PKCS#8 PEM; `key_id` is what the provider knows the key by, if it wants to be told.
     pub fn from_pem(pem: &str, key_id: Option<String>) -> Result<Self, ClientKeyError> {
-        let (_, rest) = pem.split_once("-----BEGIN PRIVATE KEY-----").ok_or(ClientKeyError::NotPkcs8)?;
-        let (body, _) = rest.split_once("-----END PRIVATE KEY-----").ok_or(ClientKeyError::NotPkcs8)?;
+        let (_, rest) = pem
+            .split_once("-----BEGIN PRIVATE KEY-----")
+            .ok_or(ClientKeyError::NotPkcs8)?;
+        let (body, _) = rest
+            .split_once("-----END PRIVATE KEY-----")
+            .ok_or(ClientKeyError::NotPkcs8)?;
         let body: Zeroizing<String> = Zeroizing::new(body.split_ascii_whitespace().collect());
-        let der = Zeroizing::new(STANDARD.decode(body.as_bytes()).map_err(|_| ClientKeyError::NotPkcs8)?);
+        let der = Zeroizing::new(
+            STANDARD
+                .decode(body.as_bytes())
+                .map_err(|_| ClientKeyError::NotPkcs8)?,
+        );
         let key = if let Ok(key) = RsaKeyPair::from_pkcs8(&der) {
             Signer::Rsa(Box::new(key))
         } else if let Ok(key) = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &der) {
@@ -134,7 +147,8 @@ impl Signer {
         match self {
             Self::Rsa(key) => {
                 let mut signature = vec![0; key.public_modulus_len()];
-                key.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature).ok()?;
+                key.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature)
+                    .ok()?;
                 Some(signature)
             }
             Self::P256(key) | Self::P384(key) => Some(key.sign(&random, message).ok()?.as_ref().to_vec()),
@@ -157,20 +171,37 @@ pub(crate) fn choose(options: &LoginOptions, provider: &Provider) -> Result<Clie
         ClientAuthChoice::Auto if options.client_key.is_some() => ClientAuthChoice::PrivateKeyJwt,
         ClientAuthChoice::Auto if options.client_secret.is_none() => ClientAuthChoice::None,
         ClientAuthChoice::Auto => {
-            let lists = |method: &str| provider.token_endpoint_auth_methods_supported.iter().any(|one| one == method);
+            let lists = |method: &str| {
+                provider
+                    .token_endpoint_auth_methods_supported
+                    .iter()
+                    .any(|one| one == method)
+            };
             // In the body there is only one way to write a secret with special characters.
-            if lists("client_secret_post") { ClientAuthChoice::Post } else { ClientAuthChoice::Basic }
+            if lists("client_secret_post") {
+                ClientAuthChoice::Post
+            } else {
+                ClientAuthChoice::Basic
+            }
         }
         other => other,
     };
     match choice {
         ClientAuthChoice::Basic | ClientAuthChoice::Post if options.client_secret.is_none() => {
-            let method = if choice == ClientAuthChoice::Basic { "basic" } else { "post" };
-            Err(OptionsError::ClientAuth { method, needs: "--client-secret or --client-secret-file" })
+            let method = if choice == ClientAuthChoice::Basic {
+                "basic"
+            } else {
+                "post"
+            };
+            Err(OptionsError::ClientAuth {
+                method,
+                needs: "--client-secret or --client-secret-file",
+            })
         }
-        ClientAuthChoice::PrivateKeyJwt if options.client_key.is_none() => {
-            Err(OptionsError::ClientAuth { method: "private-key-jwt", needs: "--client-key-file" })
-        }
+        ClientAuthChoice::PrivateKeyJwt if options.client_key.is_none() => Err(OptionsError::ClientAuth {
+            method: "private-key-jwt",
+            needs: "--client-key-file",
+        }),
         choice => Ok(choice),
     }
 }
@@ -187,8 +218,15 @@ pub(crate) fn credentials(
         (ClientAuthChoice::Basic, Some(secret), _) => {
             // RFC 6749 section 2.3.1: both are form-encoded before they are joined.
             let encoded = |text: &str| Zeroizing::new(byte_serialize(text.as_bytes()).collect::<String>());
-            let pair = Zeroizing::new(format!("{}:{}", *encoded(&options.client_id), *encoded(secret.expose())));
-            authorization = Some(Zeroizing::new(format!("Basic {}", STANDARD.encode(pair.as_bytes()))));
+            let pair = Zeroizing::new(format!(
+                "{}:{}",
+                *encoded(&options.client_id),
+                *encoded(secret.expose())
+            ));
+            authorization = Some(Zeroizing::new(format!(
+                "Basic {}",
+                STANDARD.encode(pair.as_bytes())
+            )));
         }
         (ClientAuthChoice::Post, Some(secret), _) => {
             form.push(("client_secret".to_owned(), secret.expose().to_owned()));
@@ -196,9 +234,76 @@ pub(crate) fn credentials(
         (ClientAuthChoice::PrivateKeyJwt, _, Some(key)) => {
             const KIND: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
             form.push(("client_assertion_type".to_owned(), KIND.to_owned()));
-            form.push(("client_assertion".to_owned(), key.assertion(&options.client_id, endpoint)?));
+            form.push((
+                "client_assertion".to_owned(),
+                key.assertion(&options.client_id, endpoint)?,
+            ));
         }
         _ => {}
     }
     Ok(Credentials { form, authorization })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id_token::{Expectation, verify};
+    use crate::jwks::KeySet;
+    use crate::jws::Algorithm;
+    use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+    use aws_lc_rs::rsa::KeySize;
+    use aws_lc_rs::signature::{KeyPair, RsaPublicKeyComponents};
+    use serde_json::json;
+
+    fn pem(der: &[u8]) -> String {
+        let body = STANDARD.encode(der);
+        let lines: Vec<&str> = body.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+        format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n"))
+    }
+
+    #[test]
+    fn an_assertion_is_signed_with_the_clients_key_for_this_endpoint() {
+        let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let rsa = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+        let public = RsaPublicKeyComponents::<Vec<u8>>::from(rsa.public_key());
+        let rsa_der: Pkcs8V1Der<'_> = rsa.as_der().unwrap();
+        let ec = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+        let point = ec.public_key().as_ref();
+        let ed = Ed25519KeyPair::generate().unwrap();
+        let keys = [
+            (rsa_der.as_ref().to_vec(), json!({"kty": "RSA", "n": encode(&public.n), "e": encode(&public.e)})),
+            (
+                ec.to_pkcs8v1().unwrap().as_ref().to_vec(),
+                json!({"kty": "EC", "crv": "P-256", "x": encode(&point[1..33]), "y": encode(&point[33..])}),
+            ),
+            (
+                ed.to_pkcs8v1().unwrap().as_ref().to_vec(),
+                json!({"kty": "OKP", "crv": "Ed25519", "x": encode(ed.public_key().as_ref())}),
+            ),
+        ];
+        let endpoint = Url::parse("https://idp.example/token").unwrap();
+        for (der, mut jwk) in keys {
+            let key = ClientKey::from_pem(&pem(&der), Some("k1".into())).unwrap();
+            let assertion = key.assertion("ssh-login", &endpoint).unwrap();
+            jwk["kid"] = "k1".into();
+            let set = KeySet::parse(json!({"keys": [jwk]}).to_string().as_bytes()).unwrap();
+            let expected = Expectation::new("ssh-login", endpoint.as_str(), &Algorithm::ALL);
+            let claims = verify(assertion.as_bytes(), &set, &expected, clock::unix_now()).unwrap();
+            assert_eq!((claims.subject.as_str(), claims.expires_at - claims.issued_at), ("ssh-login", 60));
+            assert_eq!(claims.raw["jti"].as_str().unwrap().len(), 43);
+            assert!(!format!("{key:?}").contains(&STANDARD.encode(&der)[60..]));
+        }
+    }
+
+    #[test]
+    fn what_is_no_client_key_says_how_to_make_one() {
+        for bad in [
+            "",
+            "-----BEGIN RSA PRIVATE KEY-----\nAA==\n-----END RSA PRIVATE KEY-----",
+            "-----BEGIN PRIVATE KEY-----\n!\n-----END PRIVATE KEY-----",
+        ] {
+            assert!(ClientKey::from_pem(bad, None).unwrap_err().to_string().contains("openssl pkcs8"), "{bad}");
+        }
+        assert_eq!(ClientKey::from_pem(&pem(b"no key"), None).unwrap_err(), ClientKeyError::Kind);
+    }
 }

@@ -53,15 +53,26 @@ pub(crate) async fn request_code(
     auth: ClientAuthChoice,
     endpoint: &Url,
 ) -> Result<DeviceCode, TokenEndpointError> {
-    let knows_s256 = provider.code_challenge_methods_supported.iter().any(|method| method == "S256");
+    let knows_s256 = provider
+        .code_challenge_methods_supported
+        .iter()
+        .any(|method| method == "S256");
     let pkce = if knows_s256 { Some(Pkce::new()?) } else { None };
     let scope = options.scope(&provider.scopes_supported);
     let mut parameters = vec![("scope", scope.as_str())];
     if let Some(pkce) = &pkce {
-        parameters.extend([("code_challenge", pkce.challenge.as_str()), ("code_challenge_method", "S256")]);
+        parameters.extend([
+            ("code_challenge", pkce.challenge.as_str()),
+            ("code_challenge_method", "S256"),
+        ]);
     }
     parameters.extend(options.audience.as_deref().map(|audience| ("audience", audience)));
-    parameters.extend(options.resources.iter().map(|resource| ("resource", resource.as_str())));
+    parameters.extend(
+        options
+            .resources
+            .iter()
+            .map(|resource| ("resource", resource.as_str())),
+    );
     let reply = token_endpoint::post(options, auth, endpoint, &parameters).await?;
     let reply = token_endpoint::object(&reply, endpoint)?;
 
@@ -69,21 +80,35 @@ pub(crate) async fn request_code(
         url: shown(endpoint),
         reason: format!("it has no usable {member:?}"),
     };
-    let text = |name: &str| reply.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let text = |name: &str| {
+        reply
+            .get(name)
+            .and_then(Value::as_str)
+            .filter(|text| !text.is_empty())
+    };
     let seconds = |name: &str| reply.get(name).and_then(Value::as_u64).map(Duration::from_secs);
     // Google calls it `verification_url`.
     let verification_uri = text("verification_uri")
         .or_else(|| text("verification_url"))
         .and_then(|address| parse_endpoint(&provider.issuer, address))
         .ok_or_else(|| unusable("verification_uri"))?;
-    let complete = text("verification_uri_complete").and_then(|address| parse_endpoint(&provider.issuer, address));
+    let complete =
+        text("verification_uri_complete").and_then(|address| parse_endpoint(&provider.issuer, address));
     Ok(DeviceCode {
         user_code: sanitize_line(text("user_code").ok_or_else(|| unusable("user_code"))?, 64),
         verification_uri,
         complete,
-        expires_in: seconds("expires_in").ok_or_else(|| unusable("expires_in"))?.min(LIFE_MAX),
-        device_code: Secret::new(text("device_code").ok_or_else(|| unusable("device_code"))?.to_owned()),
-        interval: seconds("interval").unwrap_or(INTERVAL).clamp(Duration::from_secs(1), INTERVAL_MAX),
+        expires_in: seconds("expires_in")
+            .ok_or_else(|| unusable("expires_in"))?
+            .min(LIFE_MAX),
+        device_code: Secret::new(
+            text("device_code")
+                .ok_or_else(|| unusable("device_code"))?
+                .to_owned(),
+        ),
+        interval: seconds("interval")
+            .unwrap_or(INTERVAL)
+            .clamp(Duration::from_secs(1), INTERVAL_MAX),
         pkce,
     })
 }
@@ -98,7 +123,11 @@ pub(crate) async fn wait(
     let end = Instant::now() + code.expires_in;
     let mut pace = Pace(code.interval);
     let mut grant = vec![("grant_type", GRANT), ("device_code", code.device_code.expose())];
-    grant.extend(code.pkce.as_ref().map(|pkce| ("code_verifier", pkce.verifier.expose())));
+    grant.extend(
+        code.pkce
+            .as_ref()
+            .map(|pkce| ("code_verifier", pkce.verifier.expose())),
+    );
     loop {
         if timeout_at(end, sleep(pace.0)).await.is_err() {
             return Err(DeviceError::Expired);
@@ -114,7 +143,9 @@ pub(crate) async fn wait(
             },
             // The provider is unwell, or the network is: ask less often, the code lives on.
             Err(TokenEndpointError::Unavailable(
-                FetchError::TimedOut { .. } | FetchError::Unreachable { .. } | FetchError::Status { .. },
+                FetchError::TimedOut { .. }
+                | FetchError::Unreachable { .. }
+                | FetchError::Status { status: 429 | 500..=599, .. },
             )) => pace.back_off(),
             Err(error) => return Err(DeviceError::Endpoint(error)),
         }

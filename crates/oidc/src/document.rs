@@ -33,12 +33,17 @@ impl Document {
 
     /// Whether it may still serve when the provider is down (24 h, `wire::limits::JWKS_STALE`).
     pub fn is_usable(&self, now: u64) -> bool {
-        now < self.fetched_at.saturating_add(epithet_wire::limits::JWKS_STALE.as_secs())
+        now < self
+            .fetched_at
+            .saturating_add(epithet_wire::limits::JWKS_STALE.as_secs())
     }
 
     /// The same, to be asked for again.
     pub(crate) fn expired(&self) -> Self {
-        Self { fresh_until: 0, ..self.clone() }
+        Self {
+            fresh_until: 0,
+            ..self.clone()
+        }
     }
 
     fn life(reply: &Reply) -> u64 {
@@ -70,14 +75,26 @@ pub(crate) async fn fetch(
     };
     let fresh_until = now.saturating_add(Document::life(&reply));
     if let (304, Some(known), Some(_)) = (reply.status, known, etag) {
-        return Ok(Document { fetched_at: now, fresh_until, ..known.clone() });
+        return Ok(Document {
+            fetched_at: now,
+            fresh_until,
+            ..known.clone()
+        });
     }
     if !reply.is_success() {
-        return Err(FetchError::Status { url: shown(url), status: reply.status });
+        return Err(FetchError::Status {
+            url: shown(url),
+            status: reply.status,
+        });
     }
     reply.refuse_pages(url)?;
     let etag = reply.etag;
     // What is not UTF-8 is not JSON either; the JSON reader says so.
     let body = String::from_utf8_lossy(&reply.body).into_owned();
-    Ok(Document { body, etag, fetched_at: now, fresh_until })
+    Ok(Document {
+        body,
+        etag,
+        fetched_at: now,
+        fresh_until,
+    })
 }

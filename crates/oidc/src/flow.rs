@@ -61,7 +61,10 @@ pub struct Surroundings {
 impl Default for Surroundings {
     /// A person in front of a desktop.
     fn default() -> Self {
-        Self { has_display: true, is_remote_session: false }
+        Self {
+            has_display: true,
+            is_remote_session: false,
+        }
     }
 }
 
@@ -75,14 +78,24 @@ impl Surroundings {
             Some(_) => false,
             None => is_set("SSH_CONNECTION") || is_set("SSH_TTY"),
         };
-        let has_display =
-            cfg!(target_os = "macos") || ["DISPLAY", "WAYLAND_DISPLAY", "WSL_DISTRO_NAME"].into_iter().any(is_set);
-        Self { has_display, is_remote_session }
+        let has_display = cfg!(target_os = "macos")
+            || ["DISPLAY", "WAYLAND_DISPLAY", "WSL_DISTRO_NAME"]
+                .into_iter()
+                .any(is_set);
+        Self {
+            has_display,
+            is_remote_session,
+        }
     }
 }
 
 /// The flows to try, in this order. What worked last time comes first where it still can.
-pub fn order(choice: FlowChoice, worked: Option<Flow>, surroundings: Surroundings, provider: &Provider) -> Vec<Flow> {
+pub fn order(
+    choice: FlowChoice,
+    worked: Option<Flow>,
+    surroundings: Surroundings,
+    provider: &Provider,
+) -> Vec<Flow> {
     if let FlowChoice::Only(flow) = choice {
         return vec![flow];
     }
@@ -109,7 +122,11 @@ mod tests {
     use crate::issuer::Issuer;
 
     fn provider(has_device: bool) -> Provider {
-        let device = if has_device { r#","device_authorization_endpoint":"https://i.example/d""# } else { "" };
+        let device = if has_device {
+            r#","device_authorization_endpoint":"https://i.example/d""#
+        } else {
+            ""
+        };
         let document = format!(
             r#"{{"issuer":"https://i.example","jwks_uri":"https://i.example/k","authorization_endpoint":"https://i.example/a"{device}}}"#
         );
@@ -119,9 +136,18 @@ mod tests {
     #[test]
     fn the_flow_follows_from_what_there_is() {
         use Flow::{Browser, Device, Paste};
-        let desk = Surroundings { has_display: true, is_remote_session: false };
-        let remote = Surroundings { has_display: true, is_remote_session: true };
-        let bare = Surroundings { has_display: false, is_remote_session: false };
+        let desk = Surroundings {
+            has_display: true,
+            is_remote_session: false,
+        };
+        let remote = Surroundings {
+            has_display: true,
+            is_remote_session: true,
+        };
+        let bare = Surroundings {
+            has_display: false,
+            is_remote_session: false,
+        };
         let auto = FlowChoice::Auto;
         let cases = [
             (auto, None, desk, true, &[Browser, Device, Paste][..]),
@@ -137,14 +163,22 @@ mod tests {
         ];
         for (choice, worked, surroundings, has_device, expected) in cases {
             let found = order(choice, worked, surroundings, &provider(has_device));
-            assert_eq!(found, expected, "{choice:?} {worked:?} {surroundings:?} {has_device}");
+            assert_eq!(
+                found, expected,
+                "{choice:?} {worked:?} {surroundings:?} {has_device}"
+            );
         }
     }
 
     #[test]
     fn the_waiting_terminal_says_where_the_person_is() {
         let detect = |pairs: &[(&str, &str)]| {
-            Surroundings::detect(|name| pairs.iter().find(|(known, _)| *known == name).map(|(_, v)| (*v).to_owned()))
+            Surroundings::detect(|name| {
+                pairs
+                    .iter()
+                    .find(|(known, _)| *known == name)
+                    .map(|(_, v)| (*v).to_owned())
+            })
         };
         assert!(detect(&[("SSH_CONNECTION", "a b c d")]).is_remote_session);
         assert!(!detect(&[("SSH_CONNECTION", "a b c d"), ("EPITHET_REMOTE_SESSION", "0")]).is_remote_session);

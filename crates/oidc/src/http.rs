@@ -108,22 +108,33 @@ impl Http {
     pub fn with_roots(pem: &[u8]) -> Result<Self, FetchError> {
         let roots = Certificate::from_pem_bundle(pem).map_err(|error| setup(&error))?;
         if roots.is_empty() {
-            return Err(FetchError::Setup { detail: "the file has no certificate in it".into() });
+            return Err(FetchError::Setup {
+                detail: "the file has no certificate in it".into(),
+            });
         }
-        Ok(Self { roots, ..Self::default() })
+        Ok(Self {
+            roots,
+            ..Self::default()
+        })
     }
 
     /// Waits no longer than this for a whole reply, if it is less than the usual 30 s.
     #[must_use]
     pub fn with_deadline(self, deadline: Duration) -> Self {
-        Self { deadline: deadline.min(limits::OIDC_DEADLINE), ..self }
+        Self {
+            deadline: deadline.min(limits::OIDC_DEADLINE),
+            ..self
+        }
     }
 
     /// Fetches a document, following redirects within its origin; `etag` makes the request conditional.
     pub(crate) async fn get(&self, url: &Url, etag: Option<&str>) -> Result<Reply, FetchError> {
         let mut url = url.clone();
         for _ in 0..=REDIRECTS_MAX {
-            let mut request = self.client(&url)?.get(url.clone()).header(header::ACCEPT, "application/json");
+            let mut request = self
+                .client(&url)?
+                .get(url.clone())
+                .header(header::ACCEPT, "application/json");
             if let Some(etag) = etag {
                 request = request.header(header::IF_NONE_MATCH, etag);
             }
@@ -131,10 +142,19 @@ impl Http {
             if reply.status == 304 || !(300..400).contains(&reply.status) {
                 return Ok(reply);
             }
-            let target = reply.location.as_deref().and_then(|location| url.join(location).ok());
+            let target = reply
+                .location
+                .as_deref()
+                .and_then(|location| url.join(location).ok());
             match target {
                 Some(target) if target.origin() == url.origin() => url = target,
-                _ => return Err(redirected(&url, reply.location, "give the address it redirects to")),
+                _ => {
+                    return Err(redirected(
+                        &url,
+                        reply.location,
+                        "give the address it redirects to",
+                    ));
+                }
             }
         }
         Err(redirected(&url, None, "it redirects without end"))
@@ -142,7 +162,10 @@ impl Http {
 
     /// Fetches a document that may not be redirected at all: keys.
     pub(crate) async fn get_directly(&self, url: &Url, etag: Option<&str>) -> Result<Reply, FetchError> {
-        let mut request = self.client(url)?.get(url.clone()).header(header::ACCEPT, "application/json");
+        let mut request = self
+            .client(url)?
+            .get(url.clone())
+            .header(header::ACCEPT, "application/json");
         if let Some(etag) = etag {
             request = request.header(header::IF_NONE_MATCH, etag);
         }
@@ -156,8 +179,11 @@ impl Http {
         form: &[(String, String)],
         authorization: Option<&str>,
     ) -> Result<Reply, FetchError> {
-        let mut request =
-            self.client(url)?.post(url.clone()).header(header::ACCEPT, "application/json").form(form);
+        let mut request = self
+            .client(url)?
+            .post(url.clone())
+            .header(header::ACCEPT, "application/json")
+            .form(form);
         if let Some(value) = authorization {
             request = request.header(header::AUTHORIZATION, value);
         }
@@ -168,11 +194,16 @@ impl Http {
     fn client(&self, url: &Url) -> Result<&Client, FetchError> {
         let client = match url.scheme() {
             "https" => self.secure.get_or_init(|| {
-                self.build(Client::builder().https_only(true).tls_certs_merge(self.roots.iter().cloned()))
+                self.build(
+                    Client::builder()
+                        .https_only(true)
+                        .tls_certs_merge(self.roots.iter().cloned()),
+                )
             }),
             "http" if is_loopback(url) => {
                 // No roots: reading the system's takes longer than the whole request, and nothing here uses them.
-                self.loopback.get_or_init(|| self.build(Client::builder().no_proxy().tls_certs_only([])))
+                self.loopback
+                    .get_or_init(|| self.build(Client::builder().no_proxy().tls_certs_only([])))
             }
             _ => return Err(FetchError::Insecure { url: shown(url) }),
         };
@@ -193,7 +224,10 @@ impl Http {
     async fn send(&self, request: RequestBuilder, url: &Url) -> Result<Reply, FetchError> {
         let failure = |error: &reqwest::Error| failure(error, url, self.deadline);
         let mut response = request.send().await.map_err(|error| failure(&error))?;
-        if response.content_length().is_some_and(|length| length > limits::OIDC_BODY_MAX as u64) {
+        if response
+            .content_length()
+            .is_some_and(|length| length > limits::OIDC_BODY_MAX as u64)
+        {
             return Err(FetchError::TooLarge { url: shown(url) });
         }
         let mut body = Vec::new();
@@ -227,8 +261,17 @@ impl Reply {
     pub(crate) fn refuse_pages(&self, url: &Url) -> Result<(), FetchError> {
         match self.content_type.as_deref() {
             None => Ok(()),
-            Some(found) if ["json", "text/plain", "octet-stream"].iter().any(|fine| found.contains(fine)) => Ok(()),
-            Some(found) => Err(FetchError::ContentType { url: shown(url), found: sanitize_line(found, 80) }),
+            Some(found)
+                if ["json", "text/plain", "octet-stream"]
+                    .iter()
+                    .any(|fine| found.contains(fine)) =>
+            {
+                Ok(())
+            }
+            Some(found) => Err(FetchError::ContentType {
+                url: shown(url),
+                found: sanitize_line(found, 80),
+            }),
         }
     }
 
@@ -246,7 +289,12 @@ impl Reply {
 
 fn reply(response: &Response, body: Vec<u8>) -> Reply {
     let headers = response.headers();
-    let text = |name| headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok()).map(str::to_owned);
+    let text = |name| {
+        headers
+            .get(name)
+            .and_then(|value: &header::HeaderValue| value.to_str().ok())
+            .map(str::to_owned)
+    };
     Reply {
         status: response.status().as_u16(),
         body,
@@ -259,38 +307,68 @@ fn reply(response: &Response, body: Vec<u8>) -> Reply {
 
 /// `Cache-Control: max-age`, less the time the reply already spent in caches (RFC 9111 section 5.2.2).
 fn max_age(headers: &HeaderMap) -> Option<u64> {
-    let control = headers.get(header::CACHE_CONTROL)?.to_str().ok()?.to_ascii_lowercase();
+    let control = headers
+        .get(header::CACHE_CONTROL)?
+        .to_str()
+        .ok()?
+        .to_ascii_lowercase();
     let mut directives = control.split(',').map(str::trim);
-    if directives.clone().any(|directive| directive == "no-store" || directive == "no-cache") {
+    if directives
+        .clone()
+        .any(|directive| directive == "no-store" || directive == "no-cache")
+    {
         return Some(0);
     }
-    let age = headers.get(header::AGE).and_then(|age| age.to_str().ok()?.parse::<u64>().ok()).unwrap_or(0);
+    let age = headers
+        .get(header::AGE)
+        .and_then(|age| age.to_str().ok()?.parse::<u64>().ok())
+        .unwrap_or(0);
     let max_age = directives.find_map(|directive| directive.strip_prefix("max-age="))?;
     Some(max_age.trim_matches('"').parse::<u64>().ok()?.saturating_sub(age))
 }
 
 fn refuse_redirect(reply: Reply, url: &Url) -> Result<Reply, FetchError> {
     if (300..400).contains(&reply.status) && reply.status != 304 {
-        return Err(redirected(url, reply.location, "the provider's discovery document must name the final address"));
+        return Err(redirected(
+            url,
+            reply.location,
+            "the provider's discovery document must name the final address",
+        ));
     }
     Ok(reply)
 }
 
 fn redirected(url: &Url, location: Option<String>, advice: &'static str) -> FetchError {
     let target = sanitize_line(location.as_deref().unwrap_or("nowhere"), 200);
-    FetchError::Redirected { url: shown(url), target, advice }
+    FetchError::Redirected {
+        url: shown(url),
+        target,
+        advice,
+    }
 }
 
 fn setup(error: &reqwest::Error) -> FetchError {
-    FetchError::Setup { detail: innermost(error) }
+    FetchError::Setup {
+        detail: innermost(error),
+    }
 }
 
 fn failure(error: &reqwest::Error, url: &Url, deadline: Duration) -> FetchError {
     if error.is_timeout() {
-        let limit = if error.is_connect() { limits::OIDC_CONNECT_DEADLINE } else { deadline };
-        return FetchError::TimedOut { url: shown(url), seconds: limit.as_secs() };
+        let limit = if error.is_connect() {
+            limits::OIDC_CONNECT_DEADLINE
+        } else {
+            deadline
+        };
+        return FetchError::TimedOut {
+            url: shown(url),
+            seconds: limit.as_secs(),
+        };
     }
-    FetchError::Unreachable { url: shown(url), detail: innermost(error) }
+    FetchError::Unreachable {
+        url: shown(url),
+        detail: innermost(error),
+    }
 }
 
 fn innermost(error: &dyn Error) -> String {
@@ -324,33 +402,51 @@ mod tests {
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+            .collect()
     }
 
     #[test]
     fn a_reply_says_for_how_long_it_may_be_kept() {
         for (control, age, expected) in [
-            ("public, max-age=19823, must-revalidate, no-transform", "0", Some(19_823)),
+            (
+                "public, max-age=19823, must-revalidate, no-transform",
+                "0",
+                Some(19_823),
+            ),
             ("Max-Age=\"60\"", "10", Some(50)),
             ("max-age=60", "90", Some(0)),
             ("no-store, max-age=60", "0", Some(0)),
             ("private", "0", None),
             ("max-age=soon", "0", None),
         ] {
-            assert_eq!(max_age(&headers(&[("cache-control", control), ("age", age)])), expected, "{control}");
+            assert_eq!(
+                max_age(&headers(&[("cache-control", control), ("age", age)])),
+                expected,
+                "{control}"
+            );
         }
         assert_eq!(max_age(&headers(&[])), None);
     }
 
     #[test]
     fn an_address_is_shown_without_its_query() {
-        assert_eq!(shown(&Url::parse("https://idp.example/cb?code=secret#x").unwrap()), "https://idp.example/cb");
+        assert_eq!(
+            shown(&Url::parse("https://idp.example/cb?code=secret#x").unwrap()),
+            "https://idp.example/cb"
+        );
     }
 
     #[tokio::test]
     async fn nothing_travels_in_the_clear_but_to_this_machine() {
         let http = Http::default();
-        for bad in ["http://idp.example/", "ftp://127.0.0.1/", "http://127.0.0.1.example/"] {
+        for bad in [
+            "http://idp.example/",
+            "ftp://127.0.0.1/",
+            "http://127.0.0.1.example/",
+        ] {
             let refused = http.get(&Url::parse(bad).unwrap(), None).await.err().unwrap();
             assert!(matches!(refused, FetchError::Insecure { .. }), "{bad}: {refused}");
         }

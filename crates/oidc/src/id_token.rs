@@ -62,31 +62,41 @@ pub enum TokenError {
     #[error("the token is refused: it is also for {0:?}, which is not trusted here")]
     ExtraAudience(String),
     /// Several audiences, and it does not say which of them asked for it (`azp`).
-    #[error("the token is refused: it is for several clients and does not say which one asked for it (\"azp\")")]
+    #[error(
+        "the token is refused: it is for several clients and does not say which one asked for it (\"azp\")"
+    )]
     NoAuthorizedParty,
     /// Another client asked for it (`azp`).
     #[error("the token is refused: the client {0:?} asked for it (\"azp\")")]
     WrongAuthorizedParty(String),
     /// Its end is past.
-    #[error("the token has expired: it ended {seconds} s ago; log in again, and check both clocks if this is new")]
+    #[error(
+        "the token has expired: it ended {seconds} s ago; log in again, and check both clocks if this is new"
+    )]
     Expired {
         /// How long ago, in seconds.
         seconds: u64,
     },
     /// Its beginning is yet to come (`nbf`).
-    #[error("the token is not valid yet: it begins in {seconds} s; check the clocks of this machine and the provider")]
+    #[error(
+        "the token is not valid yet: it begins in {seconds} s; check the clocks of this machine and the provider"
+    )]
     NotYetValid {
         /// In how many seconds.
         seconds: u64,
     },
     /// It was issued in the future (`iat`).
-    #[error("the token was issued {seconds} s in the future; check the clocks of this machine and the provider")]
+    #[error(
+        "the token was issued {seconds} s in the future; check the clocks of this machine and the provider"
+    )]
     IssuedInFuture {
         /// By how many seconds.
         seconds: u64,
     },
     /// It comes fresh from a login and yet is old.
-    #[error("the token is refused: it was issued {seconds} s ago, which is not this login; check the clocks of this machine and the provider")]
+    #[error(
+        "the token is refused: it was issued {seconds} s ago, which is not this login; check the clocks of this machine and the provider"
+    )]
     TooOld {
         /// How many seconds.
         seconds: u64,
@@ -151,7 +161,11 @@ impl TokenError {
 
 fn shown_list(list: &[String]) -> String {
     let shown: Vec<_> = list.iter().take(3).map(|one| format!("{one:?}")).collect();
-    if shown.is_empty() { "nobody".to_owned() } else { shown.join(", ") }
+    if shown.is_empty() {
+        "nobody".to_owned()
+    } else {
+        shown.join(", ")
+    }
 }
 
 /// Who a refreshed token must still be for (OpenID Connect Core 1.0 section 12.2).
@@ -161,6 +175,8 @@ pub struct Previous {
     pub subject: String,
     /// `auth_time` of the token before, when it had one.
     pub auth_time: Option<u64>,
+    /// The nonce of the login, when it had one.
+    pub nonce: Option<String>,
 }
 
 /// What a token must be.
@@ -207,7 +223,12 @@ impl<'e> Expectation<'e> {
 }
 
 /// Verifies an ID token. `now` is in seconds since 1970.
-pub fn verify(token: &[u8], keys: &KeySet, expected: &Expectation<'_>, now: u64) -> Result<Claims, TokenError> {
+pub fn verify(
+    token: &[u8],
+    keys: &KeySet,
+    expected: &Expectation<'_>,
+    now: u64,
+) -> Result<Claims, TokenError> {
     let compact = Compact::parse(token)?;
     verify_signature(&compact, keys, expected)?;
     check_claims(&compact, expected, now)
@@ -222,7 +243,12 @@ pub(crate) fn verify_signature(
     if !expected.algorithms.contains(&compact.algorithm) {
         return Err(TokenError::AlgorithmNotOffered(compact.algorithm));
     }
-    keys.verify(compact.algorithm, compact.key_id.as_deref(), compact.signed, &compact.signature)?;
+    keys.verify(
+        compact.algorithm,
+        compact.key_id.as_deref(),
+        compact.signed,
+        &compact.signature,
+    )?;
     Ok(())
 }
 
@@ -246,7 +272,9 @@ pub(crate) fn check_claims(
 /// An explicit type other than plain `JWT` is another kind of token: `at+jwt`, `dpop+jwt`, `logout+jwt`, our own.
 fn check_type(token_type: Option<&str>) -> Result<(), TokenError> {
     match token_type {
-        Some(other) if other.ends_with("+jwt") => Err(TokenError::OtherType(other.chars().take(64).collect())),
+        Some(other) if other.ends_with("+jwt") => {
+            Err(TokenError::OtherType(other.chars().take(64).collect()))
+        }
         _ => Ok(()),
     }
 }
@@ -256,7 +284,9 @@ fn check_type(token_type: Option<&str>) -> Result<(), TokenError> {
 fn check_kind(claims: &Claims) -> Result<(), TokenError> {
     let kind = claims.raw.get("typ").and_then(|kind| kind.as_str());
     if let Some(kind) = kind
-        && ["Bearer", "Refresh", "Offline", "Logout"].iter().any(|other| kind.eq_ignore_ascii_case(other))
+        && ["Bearer", "Refresh", "Offline", "Logout"]
+            .iter()
+            .any(|other| kind.eq_ignore_ascii_case(other))
     {
         return Err(TokenError::OtherType(kind.to_owned()));
     }
@@ -281,15 +311,23 @@ fn check_audience(claims: &Claims, expected: &Expectation<'_>) -> Result<(), Tok
     if client_id.is_empty() || !claims.audience.iter().any(|audience| audience == client_id) {
         return Err(TokenError::WrongAudience {
             expected: client_id.to_owned(),
-            found: claims.audience.iter().take(3).map(|one| one.chars().take(200).collect()).collect(),
+            found: claims
+                .audience
+                .iter()
+                .take(3)
+                .map(|one| one.chars().take(200).collect())
+                .collect(),
         });
     }
-    let is_trusted = |audience: &&String| *audience == client_id || expected.trusted_audiences.contains(audience);
+    let is_trusted =
+        |audience: &&String| *audience == client_id || expected.trusted_audiences.contains(audience);
     if let Some(extra) = claims.audience.iter().find(|audience| !is_trusted(audience)) {
         return Err(TokenError::ExtraAudience(extra.chars().take(200).collect()));
     }
     match optional_text(&claims.raw, "azp")? {
-        Some(party) if party != client_id => Err(TokenError::WrongAuthorizedParty(party.chars().take(200).collect())),
+        Some(party) if party != client_id => Err(TokenError::WrongAuthorizedParty(
+            party.chars().take(200).collect(),
+        )),
         None if claims.audience.len() > 1 => Err(TokenError::NoAuthorizedParty),
         _ => Ok(()),
     }
@@ -298,20 +336,28 @@ fn check_audience(claims: &Claims, expected: &Expectation<'_>) -> Result<(), Tok
 fn check_times(claims: &Claims, expected: &Expectation<'_>, now: u64) -> Result<(), TokenError> {
     let leeway = expected.leeway;
     if now >= claims.expires_at.saturating_add(leeway) {
-        return Err(TokenError::Expired { seconds: now - claims.expires_at });
+        return Err(TokenError::Expired {
+            seconds: now - claims.expires_at,
+        });
     }
     if let Some(begins) = time(&claims.raw, "nbf")?
         && begins > now.saturating_add(leeway)
     {
-        return Err(TokenError::NotYetValid { seconds: begins - now });
+        return Err(TokenError::NotYetValid {
+            seconds: begins - now,
+        });
     }
     if claims.issued_at > now.saturating_add(leeway) {
-        return Err(TokenError::IssuedInFuture { seconds: claims.issued_at - now });
+        return Err(TokenError::IssuedInFuture {
+            seconds: claims.issued_at - now,
+        });
     }
     if let Some(limit) = expected.issued_within
         && now.saturating_sub(claims.issued_at) > limit.saturating_add(leeway)
     {
-        return Err(TokenError::TooOld { seconds: now - claims.issued_at });
+        return Err(TokenError::TooOld {
+            seconds: now - claims.issued_at,
+        });
     }
     Ok(())
 }
@@ -325,7 +371,7 @@ fn check_login(
 ) -> Result<(), TokenError> {
     let nonce = optional_text(&claims.raw, "nonce")?;
     if let Some(ours) = expected.nonce
-        && !nonce.is_some_and(|theirs| verify_slices_are_equal(ours.as_bytes(), theirs.as_bytes()).is_ok())
+        && nonce.is_none_or(|theirs| verify_slices_are_equal(ours.as_bytes(), theirs.as_bytes()).is_err())
     {
         return Err(TokenError::WrongNonce);
     }
@@ -350,6 +396,12 @@ fn check_login(
             && before != after
         {
             return Err(TokenError::Changed("auth_time"));
+        }
+        // It should not be there; if it is, it is the login's.
+        if let (Some(before), Some(after)) = (previous.nonce.as_deref(), nonce)
+            && before != after
+        {
+            return Err(TokenError::Changed("nonce"));
         }
     }
     Ok(())

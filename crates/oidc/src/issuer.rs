@@ -45,7 +45,9 @@ impl Issuer {
             return Err(IssuerError::Insecure(shown()));
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(IssuerError::Superfluous(url.host_str().unwrap_or_default().to_owned()));
+            return Err(IssuerError::Superfluous(
+                url.host_str().unwrap_or_default().to_owned(),
+            ));
         }
         if url.query().is_some() || url.fragment().is_some() {
             return Err(IssuerError::Superfluous(shown()));
@@ -54,9 +56,15 @@ impl Issuer {
             return Err(IssuerError::DocumentAddress(issuer.to_owned()));
         }
         let mut discovery = url;
-        let path = format!("{}/.well-known/openid-configuration", discovery.path().trim_end_matches('/'));
+        let path = format!(
+            "{}/.well-known/openid-configuration",
+            discovery.path().trim_end_matches('/')
+        );
         discovery.set_path(&path);
-        Ok(Self { text: text.to_owned(), discovery })
+        Ok(Self {
+            text: text.to_owned(),
+            discovery,
+        })
     }
 
     /// Exactly as it was written, as it must stand in documents and tokens.
@@ -95,13 +103,28 @@ mod tests {
     #[test]
     fn an_issuer_is_kept_exactly_and_its_document_is_found() {
         for (issuer, discovery) in [
-            ("https://accounts.google.com", "https://accounts.google.com/.well-known/openid-configuration"),
-            ("https://t.eu.auth0.com/", "https://t.eu.auth0.com/.well-known/openid-configuration"),
-            ("https://kc.example/realms/a", "https://kc.example/realms/a/.well-known/openid-configuration"),
-            ("http://127.0.0.1:9/x/", "http://127.0.0.1:9/x/.well-known/openid-configuration"),
+            (
+                "https://accounts.google.com",
+                "https://accounts.google.com/.well-known/openid-configuration",
+            ),
+            (
+                "https://t.eu.auth0.com/",
+                "https://t.eu.auth0.com/.well-known/openid-configuration",
+            ),
+            (
+                "https://kc.example/realms/a",
+                "https://kc.example/realms/a/.well-known/openid-configuration",
+            ),
+            (
+                "http://127.0.0.1:9/x/",
+                "http://127.0.0.1:9/x/.well-known/openid-configuration",
+            ),
         ] {
             let parsed = Issuer::parse(issuer).unwrap();
-            assert_eq!((parsed.as_str(), parsed.discovery_url().as_str()), (issuer, discovery));
+            assert_eq!(
+                (parsed.as_str(), parsed.discovery_url().as_str()),
+                (issuer, discovery)
+            );
         }
     }
 
@@ -125,6 +148,11 @@ mod tests {
         ] {
             assert!(Issuer::parse(bad).is_err(), "{bad:?}");
         }
-        assert!(!Issuer::parse("https://u:canary@idp.example").unwrap_err().to_string().contains("canary"));
+        assert!(
+            !Issuer::parse("https://u:canary@idp.example")
+                .unwrap_err()
+                .to_string()
+                .contains("canary")
+        );
     }
 }

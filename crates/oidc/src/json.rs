@@ -37,15 +37,19 @@ pub enum JsonError {
 pub fn parse_object(bytes: &[u8]) -> Result<Map<String, Value>, JsonError> {
     let problem = RefCell::new(None);
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let parsed = Strict { depth: 0, problem: &problem }
-        .deserialize(&mut deserializer)
-        .and_then(|value| deserializer.end().map(|()| value));
+    let parsed = Strict {
+        depth: 0,
+        problem: &problem,
+    }
+    .deserialize(&mut deserializer)
+    .and_then(|value| deserializer.end().map(|()| value));
     match parsed {
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err(JsonError::NotAnObject),
-        Err(error) => Err(problem
-            .into_inner()
-            .unwrap_or(JsonError::Syntax { line: error.line(), column: error.column() })),
+        Err(error) => Err(problem.into_inner().unwrap_or(JsonError::Syntax {
+            line: error.line(),
+            column: error.column(),
+        })),
     }
 }
 
@@ -67,7 +71,10 @@ impl Strict<'_> {
         if self.depth == DEPTH_MAX {
             return Err(self.refuse(JsonError::TooDeep));
         }
-        Ok(Self { depth: self.depth + 1, ..self })
+        Ok(Self {
+            depth: self.depth + 1,
+            ..self
+        })
     }
 }
 
@@ -143,16 +150,38 @@ mod tests {
 
     #[test]
     fn only_one_plain_object_is_accepted() {
-        assert_eq!(parse_object(br#"{"a":[1,-2,1.5,true,null,"x"],"b":{"a":1}}"#).unwrap().len(), 2);
+        assert_eq!(
+            parse_object(br#"{"a":[1,-2,1.5,true,null,"x"],"b":{"a":1}}"#)
+                .unwrap()
+                .len(),
+            2
+        );
         assert_eq!(
             parse_object(br#"{"a":1,"b":{"c":1,"c":2}}"#),
             Err(JsonError::DuplicateName("c".into())),
             "also where the names are equal only after unescaping"
         );
-        assert_eq!(parse_object(br#"{"a":1,"\u0061":2}"#), Err(JsonError::DuplicateName("a".into())));
+        assert_eq!(
+            parse_object(br#"{"a":1,"\u0061":2}"#),
+            Err(JsonError::DuplicateName("a".into()))
+        );
         assert_eq!(parse_object(b"[]"), Err(JsonError::NotAnObject));
-        for bad in [&b""[..], b"{", b"{}{}", b"{} x", b"{\"a\":NaN}", b"\xff", b"{\"a\":\"\xff\"}", b"{a:1}", b"{\"a\":01}"] {
-            assert!(matches!(parse_object(bad), Err(JsonError::Syntax { .. })), "{}", String::from_utf8_lossy(bad));
+        for bad in [
+            &b""[..],
+            b"{",
+            b"{}{}",
+            b"{} x",
+            b"{\"a\":NaN}",
+            b"\xff",
+            b"{\"a\":\"\xff\"}",
+            b"{a:1}",
+            b"{\"a\":01}",
+        ] {
+            assert!(
+                matches!(parse_object(bad), Err(JsonError::Syntax { .. })),
+                "{}",
+                String::from_utf8_lossy(bad)
+            );
         }
     }
 
@@ -160,7 +189,10 @@ mod tests {
     fn depth_is_limited_at_thirty_two() {
         let nested = |depth: usize| format!("{}{}", "{\"a\":".repeat(depth - 1) + "{", "}".repeat(depth));
         assert!(parse_object(nested(DEPTH_MAX).as_bytes()).is_ok());
-        assert_eq!(parse_object(nested(DEPTH_MAX + 1).as_bytes()), Err(JsonError::TooDeep));
+        assert_eq!(
+            parse_object(nested(DEPTH_MAX + 1).as_bytes()),
+            Err(JsonError::TooDeep)
+        );
         assert!(parse_object(nested(100_000).as_bytes()).is_err());
     }
 }

@@ -58,7 +58,10 @@ pub enum KeyError {
 }
 
 fn shown_key_id(key_id: Option<&str>) -> String {
-    key_id.map_or_else(|| "that fits a token without a key id".to_owned(), |id| format!("with the id {id:?}"))
+    key_id.map_or_else(
+        || "that fits a token without a key id".to_owned(),
+        |id| format!("with the id {id:?}"),
+    )
 }
 
 /// A provider's keys.
@@ -79,20 +82,31 @@ struct Key {
 #[derive(Debug)]
 enum Material {
     /// One parsed key per RSA algorithm, made when first needed: parsing costs as much as verifying.
-    Rsa { components: RsaPublicKeyComponents<Vec<u8>>, parsed: [OnceLock<Option<ParsedPublicKey>>; 6] },
+    Rsa {
+        components: RsaPublicKeyComponents<Vec<u8>>,
+        parsed: Box<[OnceLock<Option<ParsedPublicKey>>; 6]>,
+    },
     /// A point on a curve: one curve, one algorithm.
-    Point { algorithm: Algorithm, parsed: ParsedPublicKey },
+    Point {
+        algorithm: Algorithm,
+        parsed: ParsedPublicKey,
+    },
 }
 
 impl KeySet {
     /// Reads a key set document.
     pub fn parse(document: &[u8]) -> Result<Self, KeySetError> {
         let mut document = json::parse_object(document).map_err(KeySetError::Json)?;
-        let Some(Value::Array(keys)) = document.remove("keys") else { return Err(KeySetError::NoKeys) };
+        let Some(Value::Array(keys)) = document.remove("keys") else {
+            return Err(KeySetError::NoKeys);
+        };
         if keys.len() > limits::OIDC_KEYS_MAX {
             return Err(KeySetError::TooManyKeys(keys.len()));
         }
-        let keys = keys.iter().filter_map(|key| Key::parse(key.as_object()?)).collect();
+        let keys = keys
+            .iter()
+            .filter_map(|key| Key::parse(key.as_object()?))
+            .collect();
         Ok(Self { keys })
     }
 
@@ -122,15 +136,26 @@ impl KeySet {
         let key = self.select(algorithm, key_id)?;
         let named = || key.id.clone().unwrap_or_default();
         if !key.is_for(algorithm) {
-            return Err(KeyError::AlgorithmMismatch { key_id: named(), algorithm });
+            return Err(KeyError::AlgorithmMismatch {
+                key_id: named(),
+                algorithm,
+            });
         }
         if let Some(reason) = key.weakness {
-            return Err(KeyError::Weak { key_id: named(), reason });
+            return Err(KeyError::Weak {
+                key_id: named(),
+                reason,
+            });
         }
         let Some(parsed) = key.parsed(algorithm) else {
-            return Err(KeyError::Weak { key_id: named(), reason: "it is not a valid key" });
+            return Err(KeyError::Weak {
+                key_id: named(),
+                reason: "it is not a valid key",
+            });
         };
-        parsed.verify_sig(message, signature).map_err(|_| KeyError::Signature)
+        parsed
+            .verify_sig(message, signature)
+            .map_err(|_| KeyError::Signature)
     }
 
     fn select(&self, algorithm: Algorithm, key_id: Option<&str>) -> Result<&Key, KeyError> {
@@ -154,7 +179,9 @@ impl Key {
             return None;
         }
         if let Some(operations) = jwk.get("key_ops")
-            && !operations.as_array().is_some_and(|all| all.iter().any(|operation| operation == "verify"))
+            && !operations
+                .as_array()
+                .is_some_and(|all| all.iter().any(|operation| operation == "verify"))
         {
             return None;
         }
@@ -174,10 +201,17 @@ impl Key {
                     e: without_leading_zeros(bytes("e")?),
                 };
                 let weakness = rsa_weakness(&components);
-                (Material::Rsa { components, parsed: Default::default() }, weakness)
+                (
+                    Material::Rsa {
+                        components,
+                        parsed: Default::default(),
+                    },
+                    weakness,
+                )
             }
             ("EC", Some(curve)) => {
-                let (algorithm, verification, size): (_, &'static dyn VerificationAlgorithm, _) = match curve {
+                let (algorithm, verification, size): (_, &'static dyn VerificationAlgorithm, _) = match curve
+                {
                     "P-256" => (Algorithm::ES256, &aws::ECDSA_P256_SHA256_FIXED, 32),
                     "P-384" => (Algorithm::ES384, &aws::ECDSA_P384_SHA384_FIXED, 48),
                     "P-521" => (Algorithm::ES512, &aws::ECDSA_P521_SHA512_FIXED, 66),
@@ -193,11 +227,22 @@ impl Key {
             }
             ("OKP", Some("Ed25519")) => {
                 let parsed = ParsedPublicKey::new(&aws::ED25519, bytes("x")?).ok()?;
-                (Material::Point { algorithm: Algorithm::EdDSA, parsed }, None)
+                (
+                    Material::Point {
+                        algorithm: Algorithm::EdDSA,
+                        parsed,
+                    },
+                    None,
+                )
             }
             _ => return None,
         };
-        Some(Self { id, only, material, weakness })
+        Some(Self {
+            id,
+            only,
+            material,
+            weakness,
+        })
     }
 
     /// Whether type, curve and `alg` of the key agree with the algorithm (RFC 8725 section 3.1).
@@ -214,7 +259,9 @@ impl Key {
             Material::Point { parsed, .. } => Some(parsed),
             Material::Rsa { components, parsed } => {
                 let (slot, parameters) = rsa_parameters(algorithm)?;
-                parsed[slot].get_or_init(|| components.to_parsed_public_key(parameters).ok()).as_ref()
+                parsed[slot]
+                    .get_or_init(|| components.to_parsed_public_key(parameters).ok())
+                    .as_ref()
             }
         }
     }
@@ -235,7 +282,11 @@ fn rsa_parameters(algorithm: Algorithm) -> Option<(usize, &'static RsaParameters
 
 /// RFC 8725 sections 3.2 and 3.5: 2048 to 8192 bits, an odd exponent of at least 3.
 fn rsa_weakness(components: &RsaPublicKeyComponents<Vec<u8>>) -> Option<&'static str> {
-    let bits = components.n.len() * 8 - components.n.first().map_or(0, |byte| byte.leading_zeros() as usize);
+    let bits = components.n.len() * 8
+        - components
+            .n
+            .first()
+            .map_or(0, |byte| byte.leading_zeros() as usize);
     if bits < 2048 {
         return Some("an RSA key needs at least 2048 bits");
     }
@@ -249,5 +300,9 @@ fn rsa_weakness(components: &RsaPublicKeyComponents<Vec<u8>>) -> Option<&'static
 
 fn without_leading_zeros(bytes: Vec<u8>) -> Vec<u8> {
     let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
-    if zeros == 0 { bytes } else { bytes[zeros..].to_vec() }
+    if zeros == 0 {
+        bytes
+    } else {
+        bytes[zeros..].to_vec()
+    }
 }

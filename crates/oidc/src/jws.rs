@@ -191,7 +191,10 @@ fn read_header(
         None => None,
         Some(Value::String(name)) => {
             let name = name.to_ascii_lowercase();
-            Some(name.strip_prefix("application/").map_or_else(|| name.clone(), str::to_owned))
+            Some(
+                name.strip_prefix("application/")
+                    .map_or_else(|| name.clone(), str::to_owned),
+            )
         }
         Some(_) => return Err(JwsError::HeaderParameter("typ")),
     };
@@ -208,19 +211,28 @@ mod tests {
     use proptest::prelude::*;
 
     fn token(header: &str) -> String {
-        format!("{}.{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode("{}"), "AAAA")
+        format!(
+            "{}.{}.{}",
+            URL_SAFE_NO_PAD.encode(header),
+            URL_SAFE_NO_PAD.encode("{}"),
+            "AAAA"
+        )
     }
 
     #[test]
     fn a_header_is_read_for_what_it_may_say_and_nothing_else() {
-        let text = token(r#"{"alg":"RS256","kid":"k1","typ":"application/JWT","jku":"https://evil.example"}"#);
+        let text =
+            token(r#"{"alg":"RS256","kid":"k1","typ":"application/JWT","jku":"https://evil.example"}"#);
         let compact = Compact::parse(text.as_bytes()).unwrap();
         assert_eq!(compact.algorithm, Algorithm::RS256);
         assert_eq!(compact.key_id.as_deref(), Some("k1"));
         assert_eq!(compact.token_type.as_deref(), Some("jwt"));
         assert_eq!(compact.payload().unwrap(), b"{}");
         assert_eq!(compact.signed, text.rsplit_once('.').unwrap().0.as_bytes());
-        assert!(Compact::parse(format!(" \t{text}\r\n").as_bytes()).is_ok(), "white space around is forgiven");
+        assert!(
+            Compact::parse(format!(" \t{text}\r\n").as_bytes()).is_ok(),
+            "white space around is forgiven"
+        );
     }
 
     #[test]
@@ -237,14 +249,24 @@ mod tests {
             (r#"{"alg":"RS256","typ":null}"#, JwsError::HeaderParameter("typ")),
             (r#"{"alg":"RS256","crit":["exp"]}"#, JwsError::Critical),
             (r#"{"alg":"RS256","crit":[]}"#, JwsError::Critical),
-            (r#"{"alg":"RS256","alg":"none"}"#, JwsError::Header(JsonError::DuplicateName("alg".into()))),
+            (
+                r#"{"alg":"RS256","alg":"none"}"#,
+                JwsError::Header(JsonError::DuplicateName("alg".into())),
+            ),
             ("[]", JwsError::Header(JsonError::NotAnObject)),
         ];
         for (header, reason) in cases {
-            assert_eq!(&Compact::parse(token(header).as_bytes()).unwrap_err(), reason, "{header}");
+            assert_eq!(
+                &Compact::parse(token(header).as_bytes()).unwrap_err(),
+                reason,
+                "{header}"
+            );
         }
         let long = format!(r#"{{"alg":"RS256","kid":"{}"}}"#, "k".repeat(KEY_ID_MAX + 1));
-        assert_eq!(Compact::parse(token(&long).as_bytes()).unwrap_err(), JwsError::HeaderParameter("kid"));
+        assert_eq!(
+            Compact::parse(token(&long).as_bytes()).unwrap_err(),
+            JwsError::HeaderParameter("kid")
+        );
     }
 
     #[test]
@@ -261,9 +283,17 @@ mod tests {
             (format!("{head}.AB"), JwsError::Base64("signature")),
             (format!("{head}.AA A"), JwsError::Base64("signature")),
             (format!("{head}.AA+A"), JwsError::Base64("signature")),
-            ("x".repeat(epithet_wire::limits::TOKEN_MAX + 1), JwsError::TooLong(65_537)),
+            (
+                "x".repeat(epithet_wire::limits::TOKEN_MAX + 1),
+                JwsError::TooLong(65_537),
+            ),
         ] {
-            assert_eq!(Compact::parse(bad.as_bytes()).unwrap_err(), reason, "{}", &bad[..bad.len().min(99)]);
+            assert_eq!(
+                Compact::parse(bad.as_bytes()).unwrap_err(),
+                reason,
+                "{}",
+                &bad[..bad.len().min(99)]
+            );
         }
     }
 

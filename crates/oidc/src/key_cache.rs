@@ -42,11 +42,17 @@ impl Snapshot {
         let (provider, discovery) = Provider::discover(http, issuer, known.0, now).await?;
         // Keys that came from another address are not this document's keys.
         let is_same_address = known.0.is_some_and(|before| {
-            Provider::parse(issuer, before.body.as_bytes()).is_ok_and(|before| before.jwks_uri == provider.jwks_uri)
+            Provider::parse(issuer, before.body.as_bytes())
+                .is_ok_and(|before| before.jwks_uri == provider.jwks_uri)
         });
         let known_keys = known.1.filter(|_| is_same_address);
         let (keys, key_document) = fetch_keys(http, &provider, known_keys, now).await?;
-        Ok(Self { provider, keys, discovery, key_document })
+        Ok(Self {
+            provider,
+            keys,
+            discovery,
+            key_document,
+        })
     }
 
     fn is_fresh(&self, now: u64) -> bool {
@@ -98,7 +104,12 @@ struct Attempts {
 impl KeyCache {
     /// Nothing is fetched yet.
     pub fn new(issuer: Issuer, http: Arc<Http>) -> Self {
-        Self(Arc::new(Shared { http, issuer, current: ArcSwapOption::empty(), attempts: Mutex::default() }))
+        Self(Arc::new(Shared {
+            http,
+            issuer,
+            current: ArcSwapOption::empty(),
+            attempts: Mutex::default(),
+        }))
     }
 
     /// Whose keys these are.
@@ -130,13 +141,20 @@ impl KeyCache {
     ///
     /// # Errors
     /// The provider did not answer the last time it was asked, so nobody knows whether the key exists.
-    pub async fn after_missing_key(&self, seen: &Arc<Snapshot>, now: u64) -> Result<Arc<Snapshot>, ProviderError> {
+    pub async fn after_missing_key(
+        &self,
+        seen: &Arc<Snapshot>,
+        now: u64,
+    ) -> Result<Arc<Snapshot>, ProviderError> {
         let mut attempts = self.0.attempts.lock().await;
         if let Some(current) = self.newer_than(Some(seen)) {
             return Ok(current);
         }
         let minute = limits::JWKS_REFETCH.as_secs();
-        if attempts.key_missed.is_some_and(|last| (last..last.saturating_add(minute)).contains(&now)) {
+        if attempts
+            .key_missed
+            .is_some_and(|last| (last..last.saturating_add(minute)).contains(&now))
+        {
             return match &attempts.failed {
                 Some((_, error)) => Err(error.clone()),
                 None => Ok(seen.clone()),
@@ -173,7 +191,8 @@ impl KeyCache {
     }
 
     fn newer_than(&self, seen: Option<&Arc<Snapshot>>) -> Option<Arc<Snapshot>> {
-        self.current().filter(|current| seen.is_none_or(|seen| !Arc::ptr_eq(seen, current)))
+        self.current()
+            .filter(|current| seen.is_none_or(|seen| !Arc::ptr_eq(seen, current)))
     }
 
     async fn fetch(

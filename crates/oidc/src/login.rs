@@ -102,17 +102,23 @@ pub enum LoginError {
 ///
 /// # Errors
 /// See [`LoginError`]. The state is then to be kept as it was.
-pub async fn login(options: &LoginOptions, state: &[u8], ui: &mut dyn LoginUi) -> Result<Outcome, LoginError> {
+pub async fn login(
+    options: &LoginOptions,
+    state: &[u8],
+    ui: &mut dyn LoginUi,
+) -> Result<Outcome, LoginError> {
     options.check()?;
     let seconds = options.timeout.as_secs();
-    timeout(options.timeout, run(options, state, ui)).await.map_err(|_| LoginError::TimedOut { seconds })?
+    timeout(options.timeout, run(options, state, ui))
+        .await
+        .map_err(|_| LoginError::TimedOut { seconds })?
 }
 
 async fn run(options: &LoginOptions, state: &[u8], ui: &mut dyn LoginUi) -> Result<Outcome, LoginError> {
     let mut session = Session::open(options, Saved::read(state, options)).await?;
     if let Some(refresh_token) = session.saved.refresh_token.clone() {
         match session.refresh(&refresh_token).await? {
-            Refresh::Done(outcome) => return Ok(outcome),
+            Refresh::Done(outcome) => return Ok(*outcome),
             Refresh::Over(why) => ui.show(&Notice::Note(format!("{why}; please log in again."))),
         }
     }
@@ -130,7 +136,7 @@ struct Session<'o> {
 }
 
 enum Refresh {
-    Done(Outcome),
+    Done(Box<Outcome>),
     /// The refresh token has had its day.
     Over(String),
 }
@@ -161,32 +167,61 @@ impl<'o> Session<'o> {
         let known = saved.discovery.as_ref();
         let (provider, discovery) = Provider::discover(&options.http, &options.issuer, known, now).await?;
         let auth = client_auth::choose(options, &provider)?;
-        Ok(Self { options, saved, provider, discovery, keys: None, auth })
+        Ok(Self {
+            options,
+            saved,
+            provider,
+            discovery,
+            keys: None,
+            auth,
+        })
     }
 
     /// A new token for the old refresh token.
     async fn refresh(&mut self, refresh_token: &Secret) -> Result<Refresh, LoginError> {
-        let grant = [("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose())];
+        let grant = [
+            ("grant_type", "refresh_token"),
+            ("refresh_token", refresh_token.expose()),
+        ];
         let endpoint = self.token_endpoint()?;
-        let tokens = match token_endpoint::request(self.options, self.auth, &endpoint, &grant).await {
+        let mut result = token_endpoint::request(self.options, self.auth, &endpoint, &grant).await;
+        if matches!(result, Err(TokenEndpointError::Unavailable(_)))
+            && let Some(endpoint) = self.moved_from(&endpoint).await
+        {
+            result = token_endpoint::request(self.options, self.auth, &endpoint, &grant).await;
+        }
+        let tokens = match result {
             Ok(tokens) => tokens,
             Err(TokenEndpointError::Refused(refusal)) if ends_the_session(&refusal) => {
-                return Ok(Refresh::Over(format!("The provider ended the session ({refusal})")));
+                return Ok(Refresh::Over(format!(
+                    "The provider ended the session ({refusal})"
+                )));
             }
             Err(error) => return Err(error.into()),
         };
         if tokens.id_token.is_none() && self.options.token == TokenKind::Id {
-            return Ok(Refresh::Over("The provider renewed the session without an ID token".to_owned()));
+            return Ok(Refresh::Over(
+                "The provider renewed the session without an ID token".to_owned(),
+            ));
         }
         let previous = self.saved.previous.clone();
-        let verified = self.verify(tokens, None, previous.as_ref()).await?;
-        Ok(Refresh::Done(self.finish(&verified, How::Refreshed)?))
+        let verified = match self.verify(tokens, None, previous.as_ref()).await {
+            // Whoever this is for now, it is not the login that we remember.
+            Err(LoginError::Token(error @ TokenError::Changed(_))) => return Ok(Refresh::Over(sentence(&error))),
+            result => result?,
+        };
+        Ok(Refresh::Done(Box::new(self.finish(&verified, How::Refreshed)?)))
     }
 
     /// Every flow in turn until one works or the person says no.
     async fn ask_the_person(mut self, ui: &mut dyn LoginUi) -> Result<Outcome, LoginError> {
         let mut reasons = Vec::new();
-        let mut flows = flow::order(self.options.flow, self.saved.flow, self.options.surroundings, &self.provider);
+        let mut flows = flow::order(
+            self.options.flow,
+            self.saved.flow,
+            self.options.surroundings,
+            &self.provider,
+        );
         flows.reverse();
         while let Some(flow) = flows.pop() {
             let result = match flow {
@@ -224,21 +259,34 @@ impl<'o> Session<'o> {
     }
 
     /// Authorization code with PKCE: the browser comes back to our listener, or the person brings the address.
-    async fn log_in_with_a_browser(&mut self, ui: &mut dyn LoginUi, flow: Flow) -> Result<Verified, FlowError> {
+    async fn log_in_with_a_browser(
+        &mut self,
+        ui: &mut dyn LoginUi,
+        flow: Flow,
+    ) -> Result<Verified, FlowError> {
         let Some(endpoint) = self.provider.authorization_endpoint.clone() else {
-            return Err(FlowError::Unsuitable("the provider has no authorization endpoint".to_owned()));
+            return Err(FlowError::Unsuitable(
+                "the provider has no authorization endpoint".to_owned(),
+            ));
         };
         let options = self.options;
-        let listener = match Listener::bind(options.redirect_host, &options.ports, &options.redirect_path).await {
-            Ok(listener) => listener,
-            Err(error) if options.flow == FlowChoice::Auto => return Err(FlowError::Unsuitable(error.to_string())),
-            Err(error) => return Err(error.into()),
-        };
+        let listener =
+            match Listener::bind(options.redirect_host, &options.ports, &options.redirect_path).await {
+                Ok(listener) => listener,
+                Err(error) if options.flow == FlowChoice::Auto => {
+                    return Err(FlowError::Unsuitable(error.to_string()));
+                }
+                Err(error) => return Err(error.into()),
+            };
         let own_address = listener.redirect_uri();
         let elsewhere = options.redirect_uri.as_ref().filter(|_| flow == Flow::Paste);
         let redirect_uri = elsewhere.map_or_else(|| own_address.clone(), Url::to_string);
-        let authorization =
-            Arc::new(Authorization::new(options, &self.provider, &endpoint, redirect_uri)?);
+        let authorization = Arc::new(Authorization::new(
+            options,
+            &self.provider,
+            &endpoint,
+            redirect_uri,
+        )?);
         tracing::debug!(%flow, port = listener.port(), "waiting for the browser");
         let mut serving = listener.serve(authorization.clone());
 
@@ -253,7 +301,11 @@ impl<'o> Session<'o> {
             };
             ui.show(&Notice::Browser { url, is_open });
         } else if let Ok(deliver_to) = Url::parse(&own_address) {
-            ui.show(&Notice::Paste { url, deliver_to, is_loopback: elsewhere.is_none() });
+            ui.show(&Notice::Paste {
+                url,
+                deliver_to,
+                is_loopback: elsewhere.is_none(),
+            });
         }
 
         let (response, browser) = wait_for_response(&mut serving, &authorization, ui).await;
@@ -261,6 +313,7 @@ impl<'o> Session<'o> {
         if let Some(browser) = browser {
             browser.show(last_page(&result)).await;
         }
+        serving.close().await;
         result
     }
 
@@ -285,21 +338,36 @@ impl<'o> Session<'o> {
         ];
         let endpoint = self.token_endpoint()?;
         let tokens = token_endpoint::request(self.options, self.auth, &endpoint, &grant).await?;
-        Ok(self.verify(tokens, Some(FirstToken { nonce: Some(&authorization.nonce) }), None).await?)
+        Ok(self
+            .verify(
+                tokens,
+                Some(FirstToken {
+                    nonce: Some(&authorization.nonce),
+                }),
+                None,
+            )
+            .await?)
     }
 
     /// A code that the person enters on any device.
     async fn log_in_with_a_code(&mut self, ui: &mut dyn LoginUi) -> Result<Verified, FlowError> {
         let Some(endpoint) = self.provider.device_authorization_endpoint.clone() else {
-            return Err(FlowError::Unsuitable("the provider has no device endpoint".to_owned()));
+            return Err(FlowError::Unsuitable(
+                "the provider has no device endpoint".to_owned(),
+            ));
         };
         let code = match device::request_code(self.options, &self.provider, self.auth, &endpoint).await {
             Ok(code) => code,
             Err(TokenEndpointError::Refused(refusal)) if forbids_the_flow(&refusal) => {
                 return Err(FlowError::Unsuitable(refusal.to_string()));
             }
-            Err(TokenEndpointError::Unavailable(FetchError::Status { status: status @ 400..=499, .. })) => {
-                return Err(FlowError::Unsuitable(format!("the device endpoint answers with status {status}")));
+            Err(TokenEndpointError::Unavailable(FetchError::Status {
+                status: status @ 400..=499,
+                ..
+            })) => {
+                return Err(FlowError::Unsuitable(format!(
+                    "the device endpoint answers with status {status}"
+                )));
             }
             Err(error) => return Err(error.into()),
         };
@@ -316,15 +384,17 @@ impl<'o> Session<'o> {
             Err(DeviceError::Denied(refusal)) if !forbids_the_flow(&refusal) => {
                 return Err(LoginError::Refused(refusal).into());
             }
-            Err(DeviceError::Endpoint(TokenEndpointError::Refused(refusal)) | DeviceError::Denied(refusal))
-                if forbids_the_flow(&refusal) =>
-            {
+            Err(
+                DeviceError::Endpoint(TokenEndpointError::Refused(refusal)) | DeviceError::Denied(refusal),
+            ) if forbids_the_flow(&refusal) => {
                 return Err(FlowError::Unsuitable(refusal.to_string()));
             }
             Err(DeviceError::Denied(refusal)) => return Err(LoginError::Refused(refusal).into()),
             Err(DeviceError::Endpoint(error)) => return Err(error.into()),
         };
-        Ok(self.verify(tokens, Some(FirstToken { nonce: None }), None).await?)
+        Ok(self
+            .verify(tokens, Some(FirstToken { nonce: None }), None)
+            .await?)
     }
 
     /// Verifies the ID token; keys that changed in the meantime are fetched once.
@@ -341,7 +411,11 @@ impl<'o> Session<'o> {
             };
         };
         let id_token = id_token.expose().as_bytes();
-        let known = self.keys.take().map(|(_, document)| document).or_else(|| self.saved.keys.clone());
+        let known = self
+            .keys
+            .take()
+            .map(|(_, document)| document)
+            .or_else(|| self.saved.keys.clone());
         let (mut keys, mut document) = self.fetch_keys(known.as_ref()).await?;
         let algorithms = self.provider.algorithms.clone();
         let expected = Expectation {
@@ -376,17 +450,27 @@ impl<'o> Session<'o> {
         let kept = Kept {
             tokens: &verified.tokens,
             claims: verified.claims.as_ref(),
+            // A verified token of a login has the login's own nonce.
+            nonce: verified.claims.as_ref().filter(|_| how != How::Refreshed).and_then(|it| it.raw.get("nonce")?.as_str()),
             flow: match how {
                 How::LoggedIn(flow) => Some(flow),
                 How::Refreshed => None,
             },
             discovery: &self.discovery,
-            keys: self.keys.as_ref().map(|(_, document)| document).or(self.saved.keys.as_ref()),
+            keys: self
+                .keys
+                .as_ref()
+                .map(|(_, document)| document)
+                .or(self.saved.keys.as_ref()),
             now: clock::unix_now(),
         };
         // After a login, what was remembered of the one before is of no use: it may have been somebody else.
         let before = Saved::default();
-        let saved = if how == How::Refreshed { &self.saved } else { &before };
+        let saved = if how == How::Refreshed {
+            &self.saved
+        } else {
+            &before
+        };
         Ok(Outcome {
             token: SecretBytes::new(token.expose().as_bytes().to_vec()),
             state: SecretBytes::new(saved.write(self.options, &kept)),
@@ -395,8 +479,20 @@ impl<'o> Session<'o> {
         })
     }
 
+    /// Where the token endpoint is now, if the discovery document that we remembered has become wrong.
+    async fn moved_from(&mut self, endpoint: &Url) -> Option<Url> {
+        let (options, now) = (self.options, clock::unix_now());
+        let known = self.discovery.expired();
+        let (provider, discovery) = Provider::discover(&options.http, &options.issuer, Some(&known), now).await.ok()?;
+        (self.provider, self.discovery) = (provider, discovery);
+        self.provider.token_endpoint.clone().filter(|now| now != endpoint)
+    }
+
     fn token_endpoint(&self) -> Result<Url, LoginError> {
-        let missing = || ProviderError::Member { issuer: self.options.issuer.to_string(), member: "token_endpoint" };
+        let missing = || ProviderError::Member {
+            issuer: self.options.issuer.to_string(),
+            member: "token_endpoint",
+        };
         Ok(self.provider.token_endpoint.clone().ok_or_else(missing)?)
     }
 }
@@ -404,6 +500,12 @@ impl<'o> Session<'o> {
 /// A token straight from a login, and the nonce it must have when the login went through a browser.
 struct FirstToken<'n> {
     nonce: Option<&'n str>,
+}
+
+fn sentence(error: &TokenError) -> String {
+    let text = error.to_string();
+    let mut characters = text.chars();
+    characters.next().map(|first| first.to_uppercase().chain(characters).collect()).unwrap_or_default()
 }
 
 /// Waits for the browser to come back, or for the person to paste the address on which it ended elsewhere.
@@ -440,8 +542,14 @@ fn last_page(result: &Result<Verified, FlowError>) -> Page {
     match result {
         Ok(verified) => {
             let claims = verified.claims.as_ref();
-            let name = claims.and_then(|claims| claims.email.as_deref().or(claims.raw.get("name")?.as_str()));
-            Page::success(name.map(|name| epithet_wire::display::sanitize_line(name, 100)).as_deref())
+            let name = claims.and_then(|claims| {
+                let name = || claims.raw.get("name").and_then(|name| name.as_str());
+                claims.email.as_deref().or_else(name)
+            });
+            Page::success(
+                name.map(|name| epithet_wire::display::sanitize_line(name, 100))
+                    .as_deref(),
+            )
         }
         Err(FlowError::Unsuitable(why)) => Page::failure(why),
         Err(FlowError::Final(error)) => Page::failure(&error.to_string()),

@@ -179,7 +179,11 @@ impl LoginOptions {
         }
         let path = &self.redirect_path;
         let is_path = path.is_empty() || path.starts_with('/');
-        if !is_path || path.bytes().any(|byte| byte <= b' ' || byte >= 0x7f || b"?#\\\"<>".contains(&byte)) {
+        if !is_path
+            || path
+                .bytes()
+                .any(|byte| byte <= b' ' || byte >= 0x7f || b"?#\\\"<>".contains(&byte))
+        {
             return Err(OptionsError::RedirectPath(path.clone()));
         }
         for scope in &self.scopes {
@@ -188,7 +192,11 @@ impl LoginOptions {
                 return Err(OptionsError::Scope(scope.clone()));
             }
         }
-        if let Some((name, _)) = self.extra_parameters.iter().find(|(name, _)| RESERVED.contains(&name.as_str())) {
+        if let Some((name, _)) = self
+            .extra_parameters
+            .iter()
+            .find(|(name, _)| RESERVED.contains(&name.as_str()))
+        {
             return Err(OptionsError::ExtraParameter(name.clone()));
         }
         Ok(())
@@ -235,11 +243,17 @@ mod tests {
         type Change = fn(&mut LoginOptions);
         let cases: [(Change, &str); 6] = [
             (|options| options.client_id = " ".into(), "--client-id"),
-            (|options| options.redirect_path = "callback".into(), "--redirect-path"),
+            (
+                |options| options.redirect_path = "callback".into(),
+                "--redirect-path",
+            ),
             (|options| options.redirect_path = "/a?b".into(), "--redirect-path"),
             (|options| options.scopes = vec!["a b".into()], "scope"),
             (|options| options.scopes = vec!["a\"".into()], "scope"),
-            (|options| options.extra_parameters = vec![("state".into(), "x".into())], "--extra-param"),
+            (
+                |options| options.extra_parameters = vec![("state".into(), "x".into())],
+                "--extra-param",
+            ),
         ];
         assert!(options().check().is_ok());
         for (change, flag) in cases {
@@ -254,8 +268,14 @@ mod tests {
     fn offline_access_is_asked_for_where_it_is_known() {
         let mut options = options();
         assert_eq!(options.scope(&[]), "openid profile email");
-        assert_eq!(options.scope(&["offline_access".into()]), "openid profile email offline_access");
+        assert_eq!(
+            options.scope(&["offline_access".into()]),
+            "openid profile email offline_access"
+        );
         options.scopes = vec!["groups".into(), "offline_access".into()];
-        assert_eq!(options.scope(&["offline_access".into()]), "openid groups offline_access");
+        assert_eq!(
+            options.scope(&["offline_access".into()]),
+            "openid groups offline_access"
+        );
     }
 }

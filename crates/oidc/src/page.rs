@@ -54,8 +54,8 @@ impl Page {
             status: 200,
             title: "You are logged in".to_owned(),
             message: who.map_or_else(
-                || "ssh goes on in your terminal.".to_owned(),
-                |who| format!("You are logged in as {who}. ssh goes on in your terminal."),
+                || "Go back to your terminal; it goes on by itself.".to_owned(),
+                |who| format!("You are logged in as {who}. Go back to your terminal; it goes on by itself."),
             ),
             detail: None,
             is_good: true,
@@ -163,16 +163,38 @@ mod tests {
     fn the_page_may_do_nothing_but_show_its_own_style() {
         let response = String::from_utf8(Page::success(Some("alice@example.com")).response(true)).unwrap();
         let (head, body) = response.split_once("\r\n\r\n").unwrap();
-        let style = body.split_once("<style>").unwrap().1.split_once("</style>").unwrap().0;
+        let style = body
+            .split_once("<style>")
+            .unwrap()
+            .1
+            .split_once("</style>")
+            .unwrap()
+            .0;
         let hash = STANDARD.encode(digest::digest(&digest::SHA256, style.as_bytes()));
-        assert!(head.contains(&format!("default-src 'none'; style-src 'sha256-{hash}'")), "{head}");
-        for header in ["Referrer-Policy: no-referrer", "Cache-Control: no-store", "nosniff", "Connection: close"] {
+        assert!(
+            head.contains(&format!("default-src 'none'; style-src 'sha256-{hash}'")),
+            "{head}"
+        );
+        for header in [
+            "Referrer-Policy: no-referrer",
+            "Cache-Control: no-store",
+            "nosniff",
+            "Connection: close",
+        ] {
             assert!(head.contains(header), "{header}");
         }
         for foreign in ["http:", "https:", "src=", "href=", "url(", "@import", "style=\""] {
             assert!(!body.contains(foreign), "{foreign}");
         }
         assert!(body.contains("alice@example.com") && body.contains("You can close this tab"));
-        assert_eq!(head.split("Content-Length: ").nth(1).unwrap().lines().next().unwrap(), body.len().to_string());
+        assert_eq!(
+            head.split("Content-Length: ")
+                .nth(1)
+                .unwrap()
+                .lines()
+                .next()
+                .unwrap(),
+            body.len().to_string()
+        );
     }
 }

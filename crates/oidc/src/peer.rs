@@ -18,8 +18,14 @@ pub(crate) enum Peer {
 
 /// Looks up the owner of the socket that is bound to `peer` and connected to `own`.
 pub(crate) fn of_connection(own: SocketAddr, peer: SocketAddr) -> Peer {
-    let table = if peer.is_ipv4() { "/proc/net/tcp" } else { "/proc/net/tcp6" };
-    let uid = std::fs::read_to_string(table).ok().and_then(|table| uid_of(&table, peer, own));
+    let table = if peer.is_ipv4() {
+        "/proc/net/tcp"
+    } else {
+        "/proc/net/tcp6"
+    };
+    let uid = std::fs::read_to_string(table)
+        .ok()
+        .and_then(|table| uid_of(&table, peer, own));
     match uid {
         None => Peer::Unknown,
         Some(uid) if uid == 0 || uid == rustix::process::geteuid().as_raw() => Peer::Trusted,
@@ -65,7 +71,9 @@ mod tests {
     fn the_owner_of_a_connection_is_found_in_the_kernels_table() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             // A machine without IPv6 has nothing to look up.
-            let Ok(listener) = TcpListener::bind(address) else { continue };
+            let Ok(listener) = TcpListener::bind(address) else {
+                continue;
+            };
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let (accepted, peer) = listener.accept().unwrap();
             assert_eq!(of_connection(accepted.local_addr().unwrap(), peer), Peer::Trusted);
@@ -79,10 +87,16 @@ mod tests {
         let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
             0: 0100007F:1F90 0100007F:C350 01 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0\n   \
             1: 0100007F:C350 0100007F:1F90 01 00000000:00000000 00:00000000 00000000  1001        0 2 1 0 20 4 30 10 -1\n";
-        let (own, peer) = ("127.0.0.1:8080".parse().unwrap(), "127.0.0.1:50000".parse().unwrap());
+        let (own, peer) = (
+            "127.0.0.1:8080".parse().unwrap(),
+            "127.0.0.1:50000".parse().unwrap(),
+        );
         assert_eq!(uid_of(table, peer, own), Some(1001));
         assert_eq!(uid_of(table, own, peer), Some(0));
         assert_eq!(uid_of(table, peer, peer), None);
-        assert_eq!(parse_address("00000000000000000000000001000000:0050"), "[::1]:80".parse().ok());
+        assert_eq!(
+            parse_address("00000000000000000000000001000000:0050"),
+            "[::1]:80".parse().ok()
+        );
     }
 }

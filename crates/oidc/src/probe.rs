@@ -38,10 +38,17 @@ fn judge(snapshot: &Snapshot) -> FactSheet {
     let mut warnings = Vec::new();
     let lists = |list: &[String], one: &str| list.iter().any(|known| known == one);
     let known = |url: Option<&url::Url>| url.map_or_else(|| "no".to_owned(), |url| format!("yes, {url}"));
-    let or_silent = |list: &[String]| if list.is_empty() { "(it does not say)".to_owned() } else { list.join(" ") };
+    let or_silent = |list: &[String]| {
+        if list.is_empty() {
+            "(it does not say)".to_owned()
+        } else {
+            list.join(" ")
+        }
+    };
 
     if provider.authorization_endpoint.is_none() && provider.device_authorization_endpoint.is_none() {
-        warnings.push("nobody can log in here: it only signs tokens (a CI system, a workload issuer)".to_owned());
+        warnings
+            .push("nobody can log in here: it only signs tokens (a CI system, a workload issuer)".to_owned());
     }
     if provider.token_endpoint.is_none() {
         warnings.push("there is no token endpoint: no flow of Epithet works".to_owned());
@@ -51,13 +58,17 @@ fn judge(snapshot: &Snapshot) -> FactSheet {
         warnings.push("it does not list S256 for PKCE; Epithet uses nothing else".to_owned());
     }
     if provider.device_authorization_endpoint.is_none() {
-        warnings.push("no device codes: over ssh the address has to be pasted, or the port forwarded with ssh -L".to_owned());
+        warnings.push(
+            "no device codes: over ssh the address has to be pasted, or the port forwarded with ssh -L"
+                .to_owned(),
+        );
     }
     if provider.revocation_endpoint.is_none() {
         warnings.push("tokens cannot be revoked: epithet logout only forgets them".to_owned());
     }
     if provider.algorithms.is_empty() {
-        warnings.push("none of its signature algorithms is accepted (RS, PS, ES 256 to 512, EdDSA)".to_owned());
+        warnings
+            .push("none of its signature algorithms is accepted (RS, PS, ES 256 to 512, EdDSA)".to_owned());
     }
     if snapshot.keys.is_empty() {
         warnings.push("its key set has no usable signing key: no token can be verified".to_owned());
@@ -80,19 +91,43 @@ fn judge(snapshot: &Snapshot) -> FactSheet {
     let claims: Vec<&str> = version.into_iter().flatten().filter_map(Value::as_str).collect();
     let facts = vec![
         ("browser", known(provider.authorization_endpoint.as_ref())),
-        ("device code", known(provider.device_authorization_endpoint.as_ref())),
+        (
+            "device code",
+            known(provider.device_authorization_endpoint.as_ref()),
+        ),
         ("revocation", known(provider.revocation_endpoint.as_ref())),
         ("renewal", renewal.to_owned()),
         ("scopes", or_silent(&provider.scopes_supported)),
-        ("claims", if claims.is_empty() { "(it does not say)".to_owned() } else { claims.join(" ") }),
+        (
+            "claims",
+            if claims.is_empty() {
+                "(it does not say)".to_owned()
+            } else {
+                claims.join(" ")
+            },
+        ),
         ("PKCE", or_silent(challenges)),
-        ("names itself (RFC 9207)", if provider.sends_issuer { "yes" } else { "no" }.to_owned()),
-        ("client authentication", or_silent(&provider.token_endpoint_auth_methods_supported)),
+        (
+            "names itself (RFC 9207)",
+            if provider.sends_issuer { "yes" } else { "no" }.to_owned(),
+        ),
+        (
+            "client authentication",
+            or_silent(&provider.token_endpoint_auth_methods_supported),
+        ),
         ("signs with", algorithms.join(" ")),
         ("keys", format!("{} ({})", snapshot.keys.len(), key_ids.join(" "))),
     ];
-    let facts = facts.into_iter().map(|(name, fact)| (name, epithet_wire::display::sanitize_line(&fact, 600))).collect();
-    FactSheet { issuer: issuer.to_owned(), facts, flags, warnings }
+    let facts = facts
+        .into_iter()
+        .map(|(name, fact)| (name, epithet_wire::display::sanitize_line(&fact, 600)))
+        .collect();
+    FactSheet {
+        issuer: issuer.to_owned(),
+        facts,
+        flags,
+        warnings,
+    }
 }
 
 /// What is known about providers that people meet and that no document of theirs says.
@@ -110,7 +145,8 @@ fn quirks(issuer: &str, flags: &mut Vec<String>, warnings: &mut Vec<String>) {
         warnings.push("redirect addresses are compared with their port: register each of http://127.0.0.1:PORT/callback".to_owned());
     } else if is(".auth0.com") {
         flags.push("--client-id ID --port 8401,8402".to_owned());
-        warnings.push("localhost is refused in production: register http://127.0.0.1:PORT/callback".to_owned());
+        warnings
+            .push("localhost is refused in production: register http://127.0.0.1:PORT/callback".to_owned());
     } else if is("cognito-idp.") {
         flags.push("--client-id ID --port 8401,8402".to_owned());
     } else {

@@ -43,7 +43,9 @@ pub enum ProviderError {
         member: &'static str,
     },
     /// An address in it is not one that we go to.
-    #[error("the discovery document of {issuer} has an unsafe {member:?}: {address:?} must be an https:// address without user name or fragment")]
+    #[error(
+        "the discovery document of {issuer} has an unsafe {member:?}: {address:?} must be an https:// address without user name or fragment"
+    )]
     Address {
         /// Whose.
         issuer: String,
@@ -128,8 +130,10 @@ impl Provider {
 
     /// Reads a discovery document that was asked for at `issuer`.
     pub fn parse(issuer: &Issuer, document: &[u8]) -> Result<Self, ProviderError> {
-        let raw = json::parse_object(document)
-            .map_err(|error| ProviderError::Json { issuer: issuer.to_string(), error })?;
+        let raw = json::parse_object(document).map_err(|error| ProviderError::Json {
+            issuer: issuer.to_string(),
+            error,
+        })?;
         match raw.get("issuer") {
             Some(Value::String(found)) if found == issuer.as_str() => {}
             Some(Value::String(found)) => {
@@ -138,26 +142,38 @@ impl Provider {
                     found: found.chars().take(200).collect(),
                 });
             }
-            _ => return Err(ProviderError::Member { issuer: issuer.to_string(), member: "issuer" }),
+            _ => {
+                return Err(ProviderError::Member {
+                    issuer: issuer.to_string(),
+                    member: "issuer",
+                });
+            }
         }
         let address = |member: &'static str| endpoint(issuer, &raw, member);
         let list = |member: &str| -> Vec<String> {
             let values = raw.get(member).and_then(Value::as_array).into_iter().flatten();
-            values.filter_map(|value| value.as_str().map(str::to_owned)).collect()
+            values
+                .filter_map(|value| value.as_str().map(str::to_owned))
+                .collect()
         };
         let named = list("id_token_signing_alg_values_supported");
         let algorithms = Algorithm::ALL
             .into_iter()
             .filter(|algorithm| {
-                named.is_empty() || named.iter().any(|name| Algorithm::from_name(name) == Some(*algorithm))
+                named.is_empty()
+                    || named
+                        .iter()
+                        .any(|name| Algorithm::from_name(name) == Some(*algorithm))
             })
             .collect();
         Ok(Self {
             issuer: issuer.clone(),
             authorization_endpoint: address("authorization_endpoint")?,
             token_endpoint: address("token_endpoint")?,
-            jwks_uri: address("jwks_uri")?
-                .ok_or_else(|| ProviderError::Member { issuer: issuer.to_string(), member: "jwks_uri" })?,
+            jwks_uri: address("jwks_uri")?.ok_or_else(|| ProviderError::Member {
+                issuer: issuer.to_string(),
+                member: "jwks_uri",
+            })?,
             device_authorization_endpoint: address("device_authorization_endpoint")?,
             revocation_endpoint: address("revocation_endpoint")?,
             scopes_supported: list("scopes_supported"),
@@ -165,7 +181,8 @@ impl Provider {
             token_endpoint_auth_methods_supported: list("token_endpoint_auth_methods_supported"),
             code_challenge_methods_supported: list("code_challenge_methods_supported"),
             algorithms,
-            sends_issuer: raw.get("authorization_response_iss_parameter_supported") == Some(&Value::Bool(true)),
+            sends_issuer: raw.get("authorization_response_iss_parameter_supported")
+                == Some(&Value::Bool(true)),
             raw,
         })
     }
@@ -179,13 +196,20 @@ fn endpoint(
     let text = match raw.get(member) {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::String(text)) => text,
-        Some(_) => return Err(ProviderError::Member { issuer: issuer.to_string(), member }),
+        Some(_) => {
+            return Err(ProviderError::Member {
+                issuer: issuer.to_string(),
+                member,
+            });
+        }
     };
-    parse_endpoint(issuer, text).map(Some).ok_or_else(|| ProviderError::Address {
-        issuer: issuer.to_string(),
-        member,
-        address: text.chars().take(200).collect(),
-    })
+    parse_endpoint(issuer, text)
+        .map(Some)
+        .ok_or_else(|| ProviderError::Address {
+            issuer: issuer.to_string(),
+            member,
+            address: text.chars().take(200).collect(),
+        })
 }
 
 /// An address that a provider gave, when it is one to go to: https, or loopback http for a provider on loopback.
@@ -218,7 +242,11 @@ mod tests {
     fn the_smallest_document_is_enough_to_verify_tokens() {
         let provider =
             parse(&json!({"issuer": "https://idp.example", "jwks_uri": "https://idp.example/keys"})).unwrap();
-        assert_eq!(provider.algorithms, Algorithm::ALL, "it does not say how it signs");
+        assert_eq!(
+            provider.algorithms,
+            Algorithm::ALL,
+            "it does not say how it signs"
+        );
         assert!(provider.token_endpoint.is_none() && !provider.sends_issuer);
     }
 
@@ -259,11 +287,20 @@ mod tests {
             "--remote-debugging-port=1",
             "",
         ] {
-            for member in ["authorization_endpoint", "token_endpoint", "jwks_uri", "device_authorization_endpoint"] {
-                let mut document = json!({"issuer": "https://idp.example", "jwks_uri": "https://idp.example/keys"});
+            for member in [
+                "authorization_endpoint",
+                "token_endpoint",
+                "jwks_uri",
+                "device_authorization_endpoint",
+            ] {
+                let mut document =
+                    json!({"issuer": "https://idp.example", "jwks_uri": "https://idp.example/keys"});
                 document[member] = bad.into();
                 let error = parse(&document).unwrap_err();
-                assert!(matches!(error, ProviderError::Address { .. }), "{member} {bad}: {error}");
+                assert!(
+                    matches!(error, ProviderError::Address { .. }),
+                    "{member} {bad}: {error}"
+                );
             }
         }
     }

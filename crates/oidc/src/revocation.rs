@@ -35,19 +35,26 @@ pub struct Revocation {
 pub async fn logout(options: &LoginOptions, state: &[u8]) -> Result<Logout, LoginError> {
     options.check()?;
     let saved = Saved::read(state, options);
-    let tokens = [("refresh_token", &saved.refresh_token), ("access_token", &saved.access_token)];
+    let tokens = [
+        ("refresh_token", &saved.refresh_token),
+        ("access_token", &saved.access_token),
+    ];
     if tokens.iter().all(|(_, token)| token.is_none()) {
         return Ok(Logout::NothingKept);
     }
     let known = saved.discovery.as_ref();
     let (provider, _) = Provider::discover(&options.http, &options.issuer, known, clock::unix_now()).await?;
-    let Some(endpoint) = &provider.revocation_endpoint else { return Ok(Logout::NotSupported) };
+    let Some(endpoint) = &provider.revocation_endpoint else {
+        return Ok(Logout::NotSupported);
+    };
     let auth = client_auth::choose(options, &provider)?;
     let mut asked = Vec::new();
     for (name, token) in tokens {
         let Some(token) = token else { continue };
         let parameters = [("token", token.expose()), ("token_type_hint", name)];
-        let result = token_endpoint::post(options, auth, endpoint, &parameters).await.map(drop);
+        let result = token_endpoint::post(options, auth, endpoint, &parameters)
+            .await
+            .map(drop);
         asked.push(Revocation { token: name, result });
     }
     Ok(Logout::Asked(asked))

@@ -44,6 +44,8 @@ struct Memory {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     auth_time: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    nonce: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     flow: Option<Flow>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     discovery: Option<Document>,
@@ -66,6 +68,8 @@ pub(crate) struct Saved {
 pub(crate) struct Kept<'k> {
     pub(crate) tokens: &'k TokenSet,
     pub(crate) claims: Option<&'k Claims>,
+    /// The nonce of the login, unless this was a refresh.
+    pub(crate) nonce: Option<&'k str>,
     pub(crate) flow: Option<Flow>,
     pub(crate) discovery: &'k Document,
     pub(crate) keys: Option<&'k Document>,
@@ -75,7 +79,9 @@ pub(crate) struct Kept<'k> {
 impl Saved {
     /// Reads a state. What cannot be read, or belongs to another provider or client, is as good as none.
     pub(crate) fn read(state: &[u8], options: &LoginOptions) -> Self {
-        let Ok(mut wire) = serde_json::from_slice::<Wire>(state) else { return Self::default() };
+        let Ok(mut wire) = serde_json::from_slice::<Wire>(state) else {
+            return Self::default();
+        };
         let memory = wire.epithet.take();
         let is_foreign = memory.as_ref().is_some_and(|memory| {
             memory.issuer != options.issuer.as_str() || memory.client_id != options.client_id
@@ -84,7 +90,11 @@ impl Saved {
             wire.wipe();
             return Self::default();
         }
-        let secret = |text: &mut String| Some(std::mem::take(text)).filter(|text| !text.is_empty()).map(Secret::new);
+        let secret = |text: &mut String| {
+            Some(std::mem::take(text))
+                .filter(|text| !text.is_empty())
+                .map(Secret::new)
+        };
         let saved = Self {
             refresh_token: secret(&mut wire.refresh_token),
             access_token: secret(&mut wire.access_token),
@@ -93,7 +103,7 @@ impl Saved {
         let Some(memory) = memory else { return saved };
         let auth_time = memory.auth_time;
         Self {
-            previous: memory.subject.map(|subject| Previous { subject, auth_time }),
+            previous: memory.subject.map(|subject| Previous { subject, auth_time, nonce: memory.nonce }),
             flow: memory.flow,
             discovery: memory.discovery,
             keys: memory.keys,
@@ -104,8 +114,14 @@ impl Saved {
     /// The state for the next run. A provider that sends no new refresh token means the old one to be kept.
     pub(crate) fn write(&self, options: &LoginOptions, kept: &Kept<'_>) -> Vec<u8> {
         let tokens = kept.tokens;
-        let text = |secret: Option<&Secret>| secret.map(|secret| secret.expose().to_owned()).unwrap_or_default();
-        let end = tokens.expires_in.and_then(|life| i64::try_from(kept.now.saturating_add(life)).ok());
+        let text = |secret: Option<&Secret>| {
+            secret
+                .map(|secret| secret.expose().to_owned())
+                .unwrap_or_default()
+        };
+        let end = tokens
+            .expires_in
+            .and_then(|life| i64::try_from(kept.now.saturating_add(life)).ok());
         let previous = self.previous.as_ref();
         let mut wire = Wire {
             access_token: text(tokens.access_token.as_ref()),
@@ -118,8 +134,16 @@ impl Saved {
                 version: VERSION,
                 issuer: options.issuer.as_str().to_owned(),
                 client_id: options.client_id.clone(),
-                subject: kept.claims.map(|claims| &claims.subject).or(previous.map(|it| &it.subject)).cloned(),
-                auth_time: kept.claims.and_then(|claims| claims.auth_time).or(previous.and_then(|it| it.auth_time)),
+                subject: kept
+                    .claims
+                    .map(|claims| &claims.subject)
+                    .or(previous.map(|it| &it.subject))
+                    .cloned(),
+                auth_time: kept
+                    .claims
+                    .and_then(|claims| claims.auth_time)
+                    .or(previous.and_then(|it| it.auth_time)),
+                nonce: kept.nonce.map(str::to_owned).or_else(|| previous.and_then(|it| it.nonce.clone())),
                 flow: kept.flow.or(self.flow),
                 discovery: Some(kept.discovery.clone()),
                 keys: kept.keys.cloned(),
@@ -138,7 +162,12 @@ impl Saved {
 fn documents_size(wire: &Wire) -> usize {
     let memory = wire.epithet.as_ref();
     let documents = memory.map(|memory| [memory.discovery.as_ref(), memory.keys.as_ref()]);
-    documents.into_iter().flatten().flatten().map(|document| document.body.len()).sum()
+    documents
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|document| document.body.len())
+        .sum()
 }
 
 impl Wire {
@@ -169,13 +198,23 @@ mod tests {
     }
 
     fn document() -> Document {
-        Document { body: "{\"a\":1}".into(), etag: None, fetched_at: 1, fresh_until: 2 }
+        Document {
+            body: "{\"a\":1}".into(),
+            etag: None,
+            fetched_at: 1,
+            fresh_until: 2,
+        }
     }
 
     fn write(saved: &Saved, tokens: &TokenSet) -> Vec<u8> {
         let discovery = document();
-        let kept =
-            Kept { tokens, claims: None, flow: Some(Flow::Device), discovery: &discovery, keys: None, now: 1_786_000_000 };
+        let kept = Kept {
+            tokens,
+            claims: None, nonce: None, flow: Some(Flow::Device),
+            discovery: &discovery,
+            keys: None,
+            now: 1_786_000_000,
+        };
         saved.write(&options("https://i.example", "c"), &kept)
     }
 
@@ -189,10 +228,21 @@ mod tests {
 
     #[test]
     fn our_state_has_the_members_that_epithet_0_17_reads() {
-        let state: serde_json::Value = serde_json::from_slice(&write(&Saved::default(), &tokens(Some("r")))).unwrap();
-        assert_eq!((&state["access_token"], &state["token_type"], &state["refresh_token"]), (&"at".into(), &"Bearer".into(), &"r".into()));
+        let state: serde_json::Value =
+            serde_json::from_slice(&write(&Saved::default(), &tokens(Some("r")))).unwrap();
+        assert_eq!(
+            (
+                &state["access_token"],
+                &state["token_type"],
+                &state["refresh_token"]
+            ),
+            (&"at".into(), &"Bearer".into(), &"r".into())
+        );
         assert_eq!(state["expiry"], "2026-08-06T07:07:40Z");
-        assert_eq!((&state["epithet"]["version"], &state["epithet"]["flow"]), (&1.into(), &"device".into()));
+        assert_eq!(
+            (&state["epithet"]["version"], &state["epithet"]["flow"]),
+            (&1.into(), &"device".into())
+        );
     }
 
     #[test]
@@ -212,10 +262,17 @@ mod tests {
         let state = write(&Saved::default(), &tokens(Some("r")));
         for (issuer, client_id) in [("https://other.example", "c"), ("https://i.example", "d")] {
             let saved = Saved::read(&state, &options(issuer, client_id));
-            assert!(saved.refresh_token.is_none() && saved.discovery.is_none(), "{issuer} {client_id}");
+            assert!(
+                saved.refresh_token.is_none() && saved.discovery.is_none(),
+                "{issuer} {client_id}"
+            );
         }
         for unreadable in [&b""[..], b"null", b"[]", b"\xff", b"{\"refresh_token\":7}"] {
-            assert!(Saved::read(unreadable, &options("https://i.example", "c")).refresh_token.is_none());
+            assert!(
+                Saved::read(unreadable, &options("https://i.example", "c"))
+                    .refresh_token
+                    .is_none()
+            );
         }
     }
 }

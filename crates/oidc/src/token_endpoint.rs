@@ -26,7 +26,9 @@ impl Refusal {
     pub fn new(error: &str, description: Option<&str>) -> Self {
         Self {
             error: sanitize_line(error, 64).trim().to_owned(),
-            description: description.map(|text| sanitize_line(text, 512).trim().to_owned()).filter(|text| !text.is_empty()),
+            description: description
+                .map(|text| sanitize_line(text, 512).trim().to_owned())
+                .filter(|text| !text.is_empty()),
         }
     }
 
@@ -47,11 +49,13 @@ impl Refusal {
         }
         match self.error.as_str() {
             "invalid_client" => Some("check --client-id and --client-secret, and --client-auth"),
-            "unauthorized_client" => Some("the client is not allowed to do this: check its grants at the provider"),
-            "invalid_scope" => Some("check --scopes"),
-            "redirect_uri_mismatch" => {
-                Some("register the redirect address at the provider, or use --port, --redirect-host, --redirect-path")
+            "unauthorized_client" => {
+                Some("the client is not allowed to do this: check its grants at the provider")
             }
+            "invalid_scope" => Some("check --scopes"),
+            "redirect_uri_mismatch" => Some(
+                "register the redirect address at the provider, or use --port, --redirect-host, --redirect-path",
+            ),
             _ => None,
         }
     }
@@ -111,10 +115,19 @@ pub(crate) async fn request(
     grant: &[(&str, &str)],
 ) -> Result<TokenSet, TokenEndpointError> {
     let reply = post(options, auth, endpoint, grant).await?;
-    reply.require_json(endpoint).map_err(TokenEndpointError::Unavailable)?;
+    reply
+        .require_json(endpoint)
+        .map_err(TokenEndpointError::Unavailable)?;
     let body = Zeroizing::new(reply.body);
-    let malformed = |reason: String| TokenEndpointError::Malformed { url: shown(endpoint), reason };
+    let malformed = |reason: String| TokenEndpointError::Malformed {
+        url: shown(endpoint),
+        reason,
+    };
     let reply = json::parse_object(&body).map_err(|error| malformed(error.to_string()))?;
+    // Some providers say no with status 200.
+    if let Some(refusal) = refusal(&reply) {
+        return Err(TokenEndpointError::Refused(refusal));
+    }
     read(reply).map_err(|member| malformed(format!("its {member:?} is missing or not text")))
 }
 
@@ -126,8 +139,10 @@ pub(crate) async fn post(
     parameters: &[(&str, &str)],
 ) -> Result<Reply, TokenEndpointError> {
     let mut credentials = client_auth::credentials(options, auth, endpoint)?;
-    let mut form: Vec<(String, String)> =
-        parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let mut form: Vec<(String, String)> = parameters
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
     form.append(&mut credentials.form);
     let authorization = credentials.authorization.as_ref().map(|value| value.as_str());
     let reply = options.http.post(endpoint, &form, authorization).await;
@@ -138,19 +153,25 @@ pub(crate) async fn post(
 
 /// A refusal is a 4xx with an error in JSON; anything else that is not success means that the provider is unwell.
 fn sort_out(reply: Reply, endpoint: &Url) -> Result<Reply, TokenEndpointError> {
-    let unavailable =
-        || TokenEndpointError::Unavailable(FetchError::Status { url: shown(endpoint), status: reply.status });
+    let unavailable = || {
+        TokenEndpointError::Unavailable(FetchError::Status {
+            url: shown(endpoint),
+            status: reply.status,
+        })
+    };
     if reply.status >= 500 || reply.status == 429 {
         return Err(unavailable());
     }
     if reply.is_success() {
         return Ok(reply);
     }
-    let refusal = json::parse_object(&reply.body).ok().and_then(|body| {
-        let text = |name: &str| body.get(name).and_then(Value::as_str);
-        Some(Refusal::new(text("error")?, text("error_description")))
-    });
+    let refusal = json::parse_object(&reply.body).ok().as_ref().and_then(refusal);
     Err(refusal.map_or_else(unavailable, TokenEndpointError::Refused))
+}
+
+fn refusal(body: &Map<String, Value>) -> Option<Refusal> {
+    let text = |name: &str| body.get(name).and_then(Value::as_str);
+    Some(Refusal::new(text("error")?, text("error_description")))
 }
 
 fn read(mut reply: Map<String, Value>) -> Result<TokenSet, &'static str> {
@@ -174,12 +195,22 @@ fn read(mut reply: Map<String, Value>) -> Result<TokenSet, &'static str> {
         Some(Value::String(seconds)) => seconds.parse().ok(),
         _ => None,
     };
-    Ok(TokenSet { access_token, token_type, id_token, refresh_token, expires_in })
+    Ok(TokenSet {
+        access_token,
+        token_type,
+        id_token,
+        refresh_token,
+        expires_in,
+    })
 }
 
 /// The reply body as JSON, for endpoints that answer with something else than tokens.
 pub(crate) fn object(reply: &Reply, endpoint: &Url) -> Result<Map<String, Value>, TokenEndpointError> {
-    reply.require_json(endpoint).map_err(TokenEndpointError::Unavailable)?;
-    json::parse_object(&reply.body)
-        .map_err(|error: JsonError| TokenEndpointError::Malformed { url: shown(endpoint), reason: error.to_string() })
+    reply
+        .require_json(endpoint)
+        .map_err(TokenEndpointError::Unavailable)?;
+    json::parse_object(&reply.body).map_err(|error: JsonError| TokenEndpointError::Malformed {
+        url: shown(endpoint),
+        reason: error.to_string(),
+    })
 }

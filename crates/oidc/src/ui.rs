@@ -44,24 +44,51 @@ impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Browser { url, is_open: true } => {
-                write!(f, "A browser window should have opened. If not, log in here:\n  {url}")
+                write!(
+                    f,
+                    "A browser window should have opened. If not, log in here:\n  {url}"
+                )
             }
-            Self::Browser { url, is_open: false } => write!(f, "Log in here, in a browser on this machine:\n  {url}"),
-            Self::Paste { url, deliver_to, is_loopback } => {
+            Self::Browser { url, is_open: false } => {
+                write!(f, "Log in here, in a browser on this machine:\n  {url}")
+            }
+            Self::Paste {
+                url,
+                deliver_to,
+                is_loopback,
+            } => {
                 write!(f, "Log in here, in any browser:\n  {url}\n")?;
                 if *is_loopback && let Some(port) = deliver_to.port() {
                     let host = deliver_to.host_str().unwrap_or("127.0.0.1");
-                    writeln!(f, "If this is an ssh session, run this on your own machine first and it will find its way back:")?;
+                    writeln!(
+                        f,
+                        "If this is an ssh session, run this on your own machine first and it will find its way back:"
+                    )?;
                     writeln!(f, "  ssh -N -L {port}:{host}:{port} <this machine>")?;
                 }
-                write!(f, "Otherwise the browser ends on a page that it cannot open: copy its address and paste it here.")
+                write!(
+                    f,
+                    "Otherwise the browser ends on a page that it cannot open: copy its address and paste it here."
+                )
             }
-            Self::DeviceCode { user_code, verification_uri, complete, expires_in } => {
-                write!(f, "Open {verification_uri} on any device and enter the code\n  {user_code}")?;
+            Self::DeviceCode {
+                user_code,
+                verification_uri,
+                complete,
+                expires_in,
+            } => {
+                write!(
+                    f,
+                    "Open {verification_uri} on any device and enter the code\n  {user_code}"
+                )?;
                 if let Some(complete) = complete {
                     write!(f, "\nor open\n  {complete}")?;
                 }
-                write!(f, "\nThe code is good for {} minutes.", expires_in.as_secs().div_ceil(60))
+                write!(
+                    f,
+                    "\nThe code is good for {} minutes.",
+                    expires_in.as_secs().div_ceil(60)
+                )
             }
             Self::Note(line) => f.write_str(line),
         }

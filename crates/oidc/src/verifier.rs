@@ -57,7 +57,10 @@ impl Verifier {
     /// Accepts tokens that are for these clients as well as for ours.
     #[must_use]
     pub fn with_trusted_audiences(self, audiences: impl IntoIterator<Item = String>) -> Self {
-        Self { trusted_audiences: audiences.into_iter().collect(), ..self }
+        Self {
+            trusted_audiences: audiences.into_iter().collect(),
+            ..self
+        }
     }
 
     /// Whose tokens are accepted.
@@ -97,10 +100,19 @@ impl Verifier {
         }
     }
 
-    fn verify_with(&self, compact: &Compact<'_>, snapshot: &Snapshot, now: u64) -> Result<Claims, TokenError> {
+    fn verify_with(
+        &self,
+        compact: &Compact<'_>,
+        snapshot: &Snapshot,
+        now: u64,
+    ) -> Result<Claims, TokenError> {
         let expected = Expectation {
             trusted_audiences: &self.trusted_audiences,
-            ..Expectation::new(self.issuer().as_str(), &self.client_id, &snapshot.provider.algorithms)
+            ..Expectation::new(
+                self.issuer().as_str(),
+                &self.client_id,
+                &snapshot.provider.algorithms,
+            )
         };
         id_token::verify_signature(compact, &snapshot.keys, &expected)?;
         id_token::check_claims(compact, &expected, now)

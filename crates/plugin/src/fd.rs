@@ -96,10 +96,25 @@ pub(crate) fn start_clean(
 /// Undoes what exec keeps: ignored signals (a broker started by `nohup`) and blocked ones.
 #[cfg(feature = "host")]
 fn reset_signals() {
-    /// The highest signal number on any platform of ours.
-    const LAST: libc::c_int = if cfg!(target_os = "linux") { 64 } else { 31 };
-    for signal in 1..=LAST {
-        // SAFETY: setting a default disposition runs no code of ours. SIGKILL and others refuse with EINVAL.
+    #[cfg(target_os = "linux")]
+    for signal in 1..=64 {
+        /// Larger than the kernel's `sigaction` on any architecture; all zero is the default disposition, no flags.
+        const DEFAULT: [u64; 8] = [0; 8];
+        // SAFETY: reads `DEFAULT` and writes nothing; a default disposition runs no code of ours. By number, because
+        // glibc keeps 32 and 33 to itself, and a service manager may leave those ignored. SIGKILL refuses with EINVAL.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                DEFAULT.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                size_of::<u64>(),
+            );
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    for signal in 1..=31 {
+        // SAFETY: a default disposition runs no code of ours. SIGKILL and SIGSTOP refuse with EINVAL.
         unsafe {
             libc::signal(signal, libc::SIG_DFL);
         }
@@ -132,7 +147,7 @@ fn close_on_exec_from(first: libc::c_uint) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::{AsFd, AsRawFd};
+    use std::os::fd::AsFd;
 
     #[test]
     fn only_a_writable_pipe_socket_or_file_is_a_stream() {

@@ -73,9 +73,9 @@ async fn a_plugin_starts_as_if_from_nothing() {
 #[tokio::test]
 async fn a_signal_that_the_broker_ignores_is_not_ignored_in_the_plugin() {
     // `nohup epithet agent` ignores SIGHUP. Here a shell between the two ignores nearly everything.
-    let words = ["-c", r#"trap "" HUP INT QUIT TERM USR1; exec "$0" broker describe-signals"#, support::HOSTILE];
+    let words = ["-c", r#"trap "" HUP INT QUIT TERM USR1; exec "$0" broker describe"#, support::HOSTILE];
     let output = std::process::Command::new("/bin/sh").args(words).output().unwrap();
-    assert!(String::from_utf8_lossy(&output.stdout).contains("SigIgn 0000000000001000"), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("SigIgn:\t0000000000001000"), "{output:?}");
 }
 
 #[tokio::test]
@@ -90,14 +90,14 @@ async fn the_environment_tells_what_the_login_is_for() {
     let plugin = shell(
         r#"printf %s "$EPITHET_PROTOCOL|$EPITHET_HOST|$EPITHET_USER|$EPITHET_PORT|$EPITHET_INTERACTIVE|$EPITHET_REMOTE_SESSION""#,
     );
-    let run = plugin.runner.run(
+    let outcome = plugin.runner.run(
         &SecretBytes::default(),
         &invocation,
         ProgressSink::discard(),
         CancellationToken::new(),
-    );
+    ).await;
     assert_eq!(
-        run.await.unwrap().token.expose(),
+        outcome.unwrap().token.expose(),
         b"1|'; touch /tmp/epithet-canary; '|$(touch /tmp/epithet-canary)|2222|1|1"
     );
     assert!(!std::path::Path::new("/tmp/epithet-canary").exists());
@@ -107,13 +107,13 @@ async fn the_environment_tells_what_the_login_is_for() {
 async fn a_list_runs_without_a_shell() {
     let words = ["printf", "%s", "$HOME `id` ; exit 3"];
     let runner = Runner::new(PluginCommand::Argv(words.map(str::to_owned).to_vec()));
-    let run = runner.run(
+    let outcome = runner.run(
         &SecretBytes::default(),
         &Invocation::default(),
         ProgressSink::discard(),
         CancellationToken::new(),
-    );
-    assert_eq!(run.await.unwrap().token.expose(), b"$HOME `id` ; exit 3");
+    ).await;
+    assert_eq!(outcome.unwrap().token.expose(), b"$HOME `id` ; exit 3");
 }
 
 #[tokio::test]
@@ -122,13 +122,13 @@ async fn a_program_beside_the_running_one_is_found() {
     std::os::unix::fs::symlink(support::HOSTILE, folder.path().join("beside")).unwrap();
     let plugin = shell("./beside honest token state");
     let runner = plugin.runner.clone().in_directory(folder.path());
-    let run = runner.run(
+    let outcome = runner.run(
         &SecretBytes::default(),
         &Invocation::default(),
         ProgressSink::discard(),
         CancellationToken::new(),
-    );
-    assert_eq!(run.await.unwrap().token.expose(), b"token");
+    ).await;
+    assert_eq!(outcome.unwrap().token.expose(), b"token");
 }
 
 #[tokio::test]

@@ -71,7 +71,7 @@ pub struct HostRule {
     #[serde(deserialize_with = "extensions")]
     pub extensions: Option<BTreeMap<String, String>>,
     /// Networks to log in from (`source-address`).
-    #[serde(deserialize_with = "null_as_default")]
+    #[serde(deserialize_with = "networks")]
     pub source_address: Vec<String>,
     /// The only command to be run (`force-command`).
     pub force_command: Option<String>,
@@ -115,8 +115,9 @@ impl<'de> Deserialize<'de> for Lifetime {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let duration =
             parse_duration(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)?;
-        Self::new(duration)
-            .ok_or_else(|| serde::de::Error::custom("a certificate cannot have a life of 0; leave the key out"))
+        Self::new(duration).ok_or_else(|| {
+            serde::de::Error::custom("a certificate cannot have a life of 0; leave the key out")
+        })
     }
 }
 
@@ -150,25 +151,107 @@ impl Document {
         struct Probe {
             policy: Option<IgnoredAny>,
         }
-        #[derive(Deserialize)]
-        struct Sections {
-            policy: Self_,
-        }
-        type Self_ = Document;
         let failed = |error: serde_saphyr::Error| DocumentError::new(file, &error);
-        let nested = serde_saphyr::from_str::<Option<Probe>>(text).map_err(failed)?;
-        if nested.is_some_and(|probe| probe.policy.is_some()) {
-            return serde_saphyr::from_str::<Sections>(text).map(|file| file.policy).map_err(failed);
+        let probe = serde_saphyr::from_str::<Option<Probe>>(text).map_err(failed)?;
+        let document = if probe.is_some_and(|probe| probe.policy.is_some()) {
+            serde_saphyr::from_str::<PolicySection>(text)
+                .map_err(failed)?
+                .policy
+        } else {
+            serde_saphyr::from_str::<Option<Self>>(text)
+                .map_err(failed)?
+                .unwrap_or_default()
+        };
+        Ok(document)
+    }
+
+    /// This document with everything that `later` says put over it, key by key: how several files become one.
+    #[must_use]
+    pub fn merge(mut self, later: Self) -> Self {
+        self.users.extend(later.users);
+        self.groups.extend(later.groups);
+        self.hosts.extend(later.hosts);
+        self.defaults = self.defaults.merge(later.defaults);
+        self.oidc = self.oidc.merge(later.oidc);
+        self.listen = later.listen.or(self.listen);
+        self.ca_pubkey = later.ca_pubkey.or(self.ca_pubkey);
+        self.default_expiration = later.default_expiration.or(self.default_expiration);
+        self
+    }
+}
+
+impl HostRule {
+    fn merge(mut self, later: Self) -> Self {
+        self.allow.extend(later.allow);
+        self.deny.extend(later.deny);
+        if !later.source_address.is_empty() {
+            self.source_address = later.source_address;
         }
-        Ok(serde_saphyr::from_str::<Option<Self>>(text).map_err(failed)?.unwrap_or_default())
+        self.expiration = later.expiration.or(self.expiration);
+        self.extensions = later.extensions.or(self.extensions);
+        self.force_command = later.force_command.or(self.force_command);
+        self
+    }
+}
+
+impl Oidc {
+    fn merge(self, later: Self) -> Self {
+        Self {
+            issuer: later.issuer.or(self.issuer),
+            client_id: later.client_id.or(self.client_id),
+            client_secret: later.client_secret.or(self.client_secret),
+            scopes: later.scopes.or(self.scopes),
+            identity_claim: later.identity_claim.or(self.identity_claim),
+            groups_claim: later.groups_claim.or(self.groups_claim),
+        }
     }
 }
 
 impl DocumentError {
     fn new(file: &str, error: &serde_saphyr::Error) -> Self {
-        let place = error.location().map(|location| (location.line(), location.column()));
-        eprintln!("{error}\n====\n{}\n==={:?}", error.without_snippet(), place);
-        Self { file: file.to_owned(), place, problem: error.without_snippet().to_string() }
+        let place = error
+            .location()
+            .map(|location| (location.line(), location.column()));
+        let mut problem = error.without_snippet().to_string();
+        // The place stands in front already, and the parser's own options are no advice for whoever wrote the file.
+        for superfluous in [" at line ", ", set DuplicateKeyPolicy"] {
+            if let Some(end) = problem.rfind(superfluous) {
+                problem.truncate(end);
+            }
+        }
+        Self {
+            file: file.to_owned(),
+            place,
+            problem,
+        }
+    }
+}
+
+/// A configuration file of several sections, of which only this one is ours.
+#[derive(Deserialize)]
+struct PolicySection {
+    policy: Document,
+}
+
+/// A network as `source-address` may have it: an address, or an address and the length of its prefix.
+fn is_network(text: &str) -> bool {
+    let (address, prefix) = text
+        .split_once('/')
+        .map_or((text, None), |(address, prefix)| (address, Some(prefix)));
+    let Ok(address) = address.parse::<std::net::IpAddr>() else {
+        return false;
+    };
+    let longest = if address.is_ipv4() { 32 } else { 128 };
+    prefix.is_none_or(|prefix| prefix.parse::<u8>().is_ok_and(|length| length <= longest))
+}
+
+fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let networks: Vec<String> = null_as_default(deserializer)?;
+    match networks.iter().find(|network| !is_network(network)) {
+        None => Ok(networks),
+        Some(wrong) => Err(serde::de::Error::custom(format!(
+            "`{wrong}` is not a network: write it like 192.0.2.0/24 or 2001:db8::/32"
+        ))),
     }
 }
 
@@ -189,7 +272,9 @@ where
 {
     let map: Option<BTreeMap<K, Option<V>>> = Option::deserialize(deserializer)?;
     let entries = map.unwrap_or_default().into_iter();
-    Ok(entries.map(|(key, value)| (key, value.unwrap_or_default())).collect())
+    Ok(entries
+        .map(|(key, value)| (key, value.unwrap_or_default()))
+        .collect())
 }
 
 fn lists<'de, D, K>(deserializer: D) -> Result<BTreeMap<K, Vec<String>>, D::Error>
@@ -204,33 +289,181 @@ fn rules<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<HostPatt
     map(deserializer)
 }
 
-fn extensions<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BTreeMap<String, String>>, D::Error> {
+fn extensions<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<BTreeMap<String, String>>, D::Error> {
     let map: Option<BTreeMap<String, Option<String>>> = Option::deserialize(deserializer)?;
-    Ok(map.map(|map| map.into_iter().map(|(name, value)| (name, value.unwrap_or_default())).collect()))
+    Ok(map.map(|map| {
+        map.into_iter()
+            .map(|(name, value)| (name, value.unwrap_or_default()))
+            .collect()
+    }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn error(text: &str) -> String {
+        Document::from_yaml("p.yaml", text).expect_err(text).to_string()
+    }
+
     #[test]
-    fn errors_show() {
-        for text in [
-            "users:\n  a: [b]\n  a: [c]\n",
-            "users:\n  a: [b]\nhosts:\n  \"[z-a]\": {}\n",
-            "users:\n  a: [b]\nhosts:\n  \"a\": {allow: {\"a,b\": [x]}}\n",
-            "users:\n  a: [b]\nhosts:\n  \"a\": {expiration: 5}\n",
-            "users:\n  a: [b]\nhosts:\n  \"a\":\n    expiration: -5m\n",
-            "users:\n  a: [b]\nhosts:\n  \"a\":\n    experation: -5m\n",
-            "policy:\n users:\n  a: [b]\n host: x\n",
-            "policy:\n users:\n  a: [b\n host: x\n",
-            "policy:\n users: [a]",
-            "oidc: {client_id: x}",
+    fn every_mistake_is_named_with_its_line() {
+        for (text, expected) in [
+            (
+                "users:\n  a: [b]\n  a: [c]\n",
+                "p.yaml:3:3: duplicate mapping key: a",
+            ),
+            (
+                "hosts:\n  \"[z-a]\": {}\n",
+                "p.yaml:2:3: the host pattern \"[z-a]\" has a range",
+            ),
+            (
+                "hosts:\n  a: {allow: {\"a,b\": [x]}}\n",
+                "p.yaml:2:15: the user name must begin",
+            ),
+            (
+                "hosts:\n  a:\n    expiration: 5\n",
+                "p.yaml:3:17: `5` is not a duration",
+            ),
+            (
+                "hosts:\n  a:\n    expiration: -5m\n",
+                "p.yaml:3:17: `-5m` is not a duration",
+            ),
+            (
+                "defaults:\n  expiration: invalid\n",
+                "p.yaml:2:15: `invalid` is not a duration",
+            ),
+            (
+                "defaults:\n  expiration: 0s\n",
+                "p.yaml:2:15: a certificate cannot have a life of 0",
+            ),
+            (
+                "hosts:\n  a:\n    experation: 5m\n",
+                "p.yaml:3:5: unknown field `experation`, expected one of allow",
+            ),
+            (
+                "hosts:\n  a: {source-address: [10.0.0.0/33]}\n",
+                "`10.0.0.0/33` is not a network",
+            ),
+            (
+                "oidc: {client_id: x}\n",
+                "p.yaml:1:8: unknown field `client_id`, expected one of issuer, client-id",
+            ),
+            (
+                "policy:\n  users: {a: [b]}\n  host: {}\n",
+                "p.yaml:3:3: unknown field `host`",
+            ),
+            ("users: [a]\n", "p.yaml:1:8: expected mapping"),
+            ("users:\n  a: [b\n  c: d\n", "p.yaml:3:"),
         ] {
-            println!("RESULT {}", Document::from_yaml("p.yaml", text).unwrap_err());
+            let error = error(text);
+            assert!(
+                error.starts_with("p.yaml:") && error.contains(expected),
+                "{error}"
+            );
+            assert!(!error.contains(" at line "), "{error}");
         }
-        println!("{:?}", Document::from_yaml("p", ""));
-        println!("{:?}", Document::from_yaml("p", "# x\nusers:\nhosts:\n  a:\n  b: {}\n  c: {allow: {root: }, extensions: {permit-pty: }}\ndefaults:\n"));
-        panic!();
+    }
+
+    #[test]
+    fn what_is_left_empty_is_empty() {
+        for text in [
+            "",
+            "# nothing yet\n",
+            "users:\nhosts:\ndefaults:\noidc:\n",
+            "policy: {}\n",
+        ] {
+            assert_eq!(Document::from_yaml("p", text).expect(text), Document::default());
+        }
+        let text = "users: {a: }\nhosts: {h: , i: {allow: {root: }, extensions: {permit-pty: }}, j: {extensions: {}}}";
+        let document = Document::from_yaml("p", text).unwrap();
+        assert_eq!(document.users["a"], [""; 0]);
+        let rules: Vec<_> = document.hosts.values().collect();
+        assert_eq!(rules[0], &HostRule::default());
+        assert_eq!(
+            rules[1].extensions,
+            Some([("permit-pty".to_owned(), String::new())].into())
+        );
+        assert_eq!(rules[2].extensions, Some(BTreeMap::new()));
+    }
+
+    #[test]
+    fn a_whole_configuration_file_is_read_for_its_policy() {
+        let text = r#"
+verbose: 1
+server: {listen: "127.0.0.1:8080", ca-key: /etc/epithet/ca.key}
+policy:
+  listen: 0.0.0.0:9999
+  ca-pubkey: "ssh-ed25519 AAAA"
+  default-expiration: 10m
+  oidc: {issuer: "https://accounts.google.com", client-id: "X.apps.googleusercontent.com"}
+  users: {alice@example.com: [admin, eng]}
+  defaults: {allow: {root: [admin]}, expiration: 5m, extensions: {permit-pty: ""}}
+  hosts:
+    "*.prod.example.com": {expiration: 1h30m}
+    "dev-*{,.example.com}": {allow: {ubuntu: [eng]}}
+"#;
+        let document = Document::from_yaml("server.yaml", text).unwrap();
+        assert_eq!(
+            document.oidc.issuer.as_deref(),
+            Some("https://accounts.google.com")
+        );
+        assert_eq!(document.users["alice@example.com"], ["admin", "eng"]);
+        assert_eq!(
+            document.hosts.keys().map(HostPattern::as_str).collect::<Vec<_>>(),
+            ["dev-*{,.example.com}", "*.prod.example.com"]
+                .into_iter()
+                .rev()
+                .collect::<Vec<_>>()
+        );
+        assert_eq!(
+            document.default_expiration.map(Lifetime::get),
+            Some(Duration::from_secs(600))
+        );
+    }
+
+    #[test]
+    fn json_is_yaml_too_and_large_files_are_read() {
+        let users: String = (0..10_000)
+            .map(|n| format!("\"user{n}@example.com\":[\"t{}\",\"eng\"],", n % 100))
+            .collect();
+        let hosts: String = (0..1_000)
+            .map(|n| {
+                format!(
+                    "\"h{n}-*.example.com\":{{\"allow\":{{\"root\":[\"t{}\"]}}}},",
+                    n % 100
+                )
+            })
+            .collect();
+        let text = format!(
+            "{{\"users\":{{{}}},\"hosts\":{{{}}}}}",
+            users.trim_end_matches(','),
+            hosts.trim_end_matches(',')
+        );
+        let document = Document::from_yaml("p.json", &text).unwrap();
+        assert_eq!((document.users.len(), document.hosts.len()), (10_000, 1_000));
+    }
+
+    #[test]
+    fn a_later_file_wins_key_by_key() {
+        let read = |text| Document::from_yaml("p", text).unwrap();
+        let merged = read("users: {a: [x], b: [y]}\noidc: {issuer: i}\ndefaults: {expiration: 1m}").merge(
+            read("users: {b: [z]}\noidc: {client-id: c}\ndefaults: {allow: {root: [x]}}"),
+        );
+        assert_eq!(
+            (merged.users["a"].as_slice(), merged.users["b"].as_slice()),
+            (&["x".to_owned()][..], &["z".to_owned()][..])
+        );
+        assert_eq!(
+            (merged.oidc.issuer.as_deref(), merged.oidc.client_id.as_deref()),
+            (Some("i"), Some("c"))
+        );
+        assert_eq!(
+            merged.defaults.expiration.map(Lifetime::get),
+            Some(Duration::from_secs(60))
+        );
+        assert_eq!(merged.defaults.allow.len(), 1);
     }
 }

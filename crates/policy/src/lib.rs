@@ -1,5 +1,36 @@
-//! Policy.
-mod pattern;
+//! Who may log in where: the rules, the tokens they apply to, and the server that a CA asks.
+//!
+//! - [`Document`]: the rules as people write them, wire-compatible with the files of epithet 0.19.
+//! - [`Rules`]: the same, ready to decide; pure, so that a table can say what it does.
+//! - [`Policy`]: rules and an OpenID Connect verifier together. [`Policy::decide`] is the whole question: for the
+//!   policy server through [`router`], for `epithet server` directly.
+//! - [`ServiceTokens`]: how the server knows that it is the CA who asks.
+//!
+//! A policy server holds no signing key. Everything that is not allowed is denied.
+//!
+//! # Where decisions differ from epithet 0.19
+//!
+//! | there | here | why |
+//! |---|---|---|
+//! | `email` is believed always | only with `email_verified`; otherwise `sub`, or the claim that `oidc.identity-claim` names | people could claim any address |
+//! | the longest pattern text comes first | what says more comes first ([`HostPattern`]) | `{prod,dev,stage,qa}-*` beat the plain `prod-1` |
+//! | life and extensions come from the first pattern that grants anything at all | from the rule that allowed | a certificate got another rule's life |
+//! | a malformed pattern matches nothing, an unknown key is ignored | both are errors with their line | a typing error silently changed who gets in |
+//! | host names are compared with their case | without it, and without the last dot | `PROD.example.com.` is `prod.example.com` |
+
 mod document;
+mod pattern;
+mod person;
+mod policy;
+mod replay;
+mod routes;
+mod rules;
+mod service_token;
+
+pub use document::{Document, DocumentError, HostRule, Lifetime, Oidc};
 pub use pattern::{HostPattern, PatternError, canonical_host};
-pub use document::*;
+pub use person::ClaimNames;
+pub use policy::{DEFAULT_SCOPES, Policy, PolicyError, Refusal};
+pub use routes::{SERVICE_ERROR_HEADER, router};
+pub use rules::{Allowed, DEFAULT_EXTENSIONS, Decision, Denial, Person, Rules, Terms};
+pub use service_token::{Received, ServiceTokenError, ServiceTokens};

@@ -62,7 +62,7 @@ enum Node {
     Literal(u8),
     One(Set),
     Star,
-    Choice(Vec<Vec<Node>>),
+    Choice(Vec<Vec<Self>>),
 }
 
 /// Which ASCII characters a position may have, one bit each.

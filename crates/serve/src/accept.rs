@@ -7,6 +7,7 @@ use crate::tls::Tls;
 use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
+use epithet_wire::RequestId;
 use epithet_wire::limits::{
     DRAIN, HTTP_CONNECTIONS, HTTP_CONNECTIONS_PER_ADDRESS, HTTP_HEADER_MAX, HTTP_READ_DEADLINE,
 };
@@ -209,13 +210,17 @@ fn log_early_end(client: ClientAddress, ended: Result<(), hyper::Error>) {
     }
 }
 
-/// One request: named, told who sent it, handled, and its reply named too.
+/// One request: named (as the client named it, if that is a name), told who sent it, handled, and its reply named too.
 async fn answer(
     mut router: Router,
     request: Request<Incoming>,
     client: ClientAddress,
 ) -> Result<Response, Infallible> {
-    let id = new_request_id();
+    let given = request
+        .headers()
+        .get(&REQUEST_ID)
+        .and_then(|value| RequestId::parse(value.to_str().ok()?).ok());
+    let id = given.unwrap_or_else(new_request_id);
     let name = HeaderValue::from_str(id.as_str());
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(id);

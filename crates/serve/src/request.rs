@@ -3,8 +3,8 @@
 use axum::body::{Body, Bytes};
 use epithet_wire::RequestId;
 use epithet_wire::limits::HTTP_READ_DEADLINE;
-use http::Extensions;
 use http::header::CONTENT_LENGTH;
+use http::{Extensions, StatusCode};
 use http_body_util::BodyExt;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -66,6 +66,17 @@ pub enum BodyError {
     /// The connection broke, or the body's framing was wrong.
     #[error("unable to read body: {0}")]
     Broken(axum::Error),
+}
+
+impl BodyError {
+    /// The status that says so.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::Broken(_) => StatusCode::BAD_REQUEST,
+        }
+    }
 }
 
 /// How much of a refused body is read and dropped before the connection is.

@@ -41,7 +41,13 @@ pub(crate) enum AgentCommand {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct StartOptions {
     /// A CA's URL; may be repeated, and ranked like priority=50:https://backup.example.com (100 unless named)
-    #[arg(short, long, value_name = "URL", env = "EPITHET_CA_URL", value_delimiter = ',')]
+    #[arg(
+        short,
+        long,
+        value_name = "URL",
+        env = "EPITHET_CA_URL",
+        value_delimiter = ','
+    )]
     pub(crate) ca_url: Vec<CaAddress>,
     /// The auth plugin: a command that /bin/sh runs; without it, the CA is asked which OpenID provider to use
     #[arg(short, long, value_name = "COMMAND", env = "EPITHET_AUTH")]
@@ -111,6 +117,10 @@ pub(crate) fn duration(text: &str) -> Result<Duration, epithet_wire::DurationErr
 
 /// Reads `--match` values: each may name several patterns, joined by commas.
 pub(crate) fn patterns(values: &[String]) -> anyhow::Result<Vec<HostPattern>> {
-    let words = values.iter().flat_map(|value| crate::config::split_outside_braces(value));
-    words.map(|word| HostPattern::parse(&word).map_err(|error| anyhow::anyhow!("--match: {error}"))).collect()
+    let words = values
+        .iter()
+        .flat_map(|value| crate::config::split_outside_braces(value));
+    words
+        .map(|word| HostPattern::parse(&word).map_err(|error| anyhow::anyhow!("--match: {error}")))
+        .collect()
 }

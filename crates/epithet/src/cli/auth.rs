@@ -42,10 +42,20 @@ pub(crate) struct OidcOptions {
     #[arg(long, value_name = "ID", env = "EPITHET_CLIENT_ID")]
     pub(crate) client_id: Option<String>,
     /// The client's secret, where the provider insists on one; better in a file or in the environment
-    #[arg(long, value_name = "SECRET", env = "EPITHET_CLIENT_SECRET", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "SECRET",
+        env = "EPITHET_CLIENT_SECRET",
+        hide_env_values = true
+    )]
     pub(crate) client_secret: Option<String>,
     /// A file that holds the client's secret
-    #[arg(long, value_name = "FILE", env = "EPITHET_CLIENT_SECRET_FILE", conflicts_with = "client_secret")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "EPITHET_CLIENT_SECRET_FILE",
+        conflicts_with = "client_secret"
+    )]
     pub(crate) client_secret_file: Option<PathBuf>,
     /// What to ask for, joined by commas [default: openid,profile,email]
     #[arg(long, value_name = "SCOPES", env = "EPITHET_SCOPES", value_delimiter = ',')]
@@ -66,7 +76,12 @@ pub(crate) struct OidcOptions {
     #[arg(long, value_name = "URL", env = "EPITHET_REDIRECT_URI")]
     pub(crate) redirect_uri: Option<String>,
     /// The program that opens the login page; gets its address as the last argument
-    #[arg(long, value_name = "COMMAND", env = "EPITHET_BROWSER", conflicts_with = "no_browser")]
+    #[arg(
+        long,
+        value_name = "COMMAND",
+        env = "EPITHET_BROWSER",
+        conflicts_with = "no_browser"
+    )]
     pub(crate) browser: Option<String>,
     /// Never open a browser; the address is shown
     #[arg(long)]

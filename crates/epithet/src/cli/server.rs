@@ -88,7 +88,12 @@ pub(crate) struct RuleOptions {
     #[arg(long, value_name = "ID", env = "EPITHET_OIDC_CLIENT_ID")]
     pub(crate) oidc_client_id: Option<String>,
     /// The client's secret, told to clients by discovery; only for providers that insist on one
-    #[arg(long, value_name = "SECRET", env = "EPITHET_OIDC_CLIENT_SECRET", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "SECRET",
+        env = "EPITHET_OIDC_CLIENT_SECRET",
+        hide_env_values = true
+    )]
     pub(crate) oidc_client_secret: Option<String>,
     /// A certificate's life where no rule names one
     #[arg(long, value_name = "DURATION", env = "EPITHET_DEFAULT_EXPIRATION")]

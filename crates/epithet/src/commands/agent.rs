@@ -2,10 +2,10 @@
 
 use super::VERSION;
 use crate::cli::{Global, StartOptions, patterns};
-use crate::config::{self, AuthCommand, Config};
+use crate::config::{self, Config};
 use anyhow::{Context, bail};
 use epithet_broker::{Broker, CaHttp, Settings, harden, raise_open_files};
-use epithet_plugin::host::PluginCommand;
+use epithet_plugin::PluginCommand;
 use epithet_wire::format_duration;
 use epithet_wire::limits::{CA_DEADLINE, PLUGIN_DEADLINE, PLUGIN_DEADLINE_RANGE, TOKEN_REUSE};
 use std::io::Write;
@@ -46,8 +46,13 @@ fn settings(global: &Global, options: StartOptions, config: Config) -> anyhow::R
         ),
     };
     let tls_ca_cert = global.tls_ca_cert.clone().or(config.tls_ca_cert);
-    let tls_ca_cert = tls_ca_cert.map(|path| crate::logging::home_expanded(&path)).transpose()?;
-    let ca_timeout = options.ca_timeout.or(section.ca_timeout.map(|text| text.0.0)).unwrap_or(CA_DEADLINE);
+    let tls_ca_cert = tls_ca_cert
+        .map(|path| crate::logging::home_expanded(&path))
+        .transpose()?;
+    let ca_timeout = options
+        .ca_timeout
+        .or(section.ca_timeout.map(|text| text.0.0))
+        .unwrap_or(CA_DEADLINE);
     if ca_timeout.is_zero() {
         bail!("--ca-timeout must be longer than 0s");
     }
@@ -55,12 +60,10 @@ fn settings(global: &Global, options: StartOptions, config: Config) -> anyhow::R
         false => patterns(&options.match_)?,
         true => section.match_.map(|patterns| patterns.0).unwrap_or_default(),
     };
-    let auth = match (options.auth, section.auth) {
-        (Some(text), _) if text.trim().is_empty() => bail!("--auth is empty; leave it out to ask the CA how to log in"),
-        (Some(text), _) | (None, Some(AuthCommand::Shell(text))) => Some(PluginCommand::Shell(text)),
-        (None, Some(AuthCommand::Argv(words))) => Some(PluginCommand::Argv(words)),
-        (None, None) => None,
-    };
+    let auth = options.auth.map(PluginCommand::Shell).or(section.auth);
+    if let Some(command) = &auth {
+        command.validate().context("--auth")?;
+    }
     let binary = std::env::current_exe().context("cannot find the running program")?;
     let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     Ok(Settings {
@@ -71,9 +74,13 @@ fn settings(global: &Global, options: StartOptions, config: Config) -> anyhow::R
         http: CaHttp::new(tls_ca_cert.as_deref(), ca_timeout)?,
         auth,
         patterns,
-        token_reuse: options.token_reuse.or(section.token_reuse.map(|text| text.0.0)).unwrap_or(TOKEN_REUSE),
+        token_reuse: options
+            .token_reuse
+            .or(section.token_reuse.map(|text| text.0.0))
+            .unwrap_or(TOKEN_REUSE),
         auth_timeout: auth_timeout(options.auth_timeout.or(section.auth_timeout.map(|text| text.0.0)))?,
         allow_forwarding: options.allow_forwarding || section.allow_forwarding.unwrap_or(false),
+        guard: super::GUARD,
         match_program: match_program(&binary),
         binary,
         version: VERSION.to_owned(),
@@ -97,5 +104,9 @@ fn auth_timeout(asked: Option<Duration>) -> anyhow::Result<Duration> {
 /// What ssh runs: the small program beside this one where it is installed, else this one's `match`.
 fn match_program(binary: &std::path::Path) -> Vec<PathBuf> {
     let small = binary.with_file_name("epithet-match");
-    if small.is_file() { vec![small] } else { vec![binary.to_owned(), PathBuf::from("match")] }
+    if small.is_file() {
+        vec![small]
+    } else {
+        vec![binary.to_owned(), PathBuf::from("match")]
+    }
 }

@@ -18,14 +18,26 @@ pub(crate) fn login(choice: &BrokerChoice) -> anyhow::Result<ExitCode> {
         command: "epithet login".to_owned(),
         stderr: false,
     };
-    converse(choice, &Request { login: Some(asker), ..Request::default() })?;
+    converse(
+        choice,
+        &Request {
+            login: Some(asker),
+            ..Request::default()
+        },
+    )?;
     say("logged in");
     Ok(ExitCode::SUCCESS)
 }
 
 /// `epithet logout`
 pub(crate) fn logout(choice: &BrokerChoice) -> anyhow::Result<ExitCode> {
-    converse(choice, &Request { logout: Some(Empty {}), ..Request::default() })?;
+    converse(
+        choice,
+        &Request {
+            logout: Some(Empty {}),
+            ..Request::default()
+        },
+    )?;
     say("logged out: the broker forgot state, token and every certificate");
     Ok(ExitCode::SUCCESS)
 }
@@ -58,11 +70,17 @@ fn socket(choice: &BrokerChoice) -> anyhow::Result<PathBuf> {
         return Ok(socket.clone());
     }
     let profile = choice.name.clone().unwrap_or_default();
-    let beside_lock = crate::config::home()?.join(".epithet/run").join(profile.as_str()).join("broker.sock");
+    let beside_lock = crate::config::home()?
+        .join(".epithet/run")
+        .join(profile.as_str())
+        .join("broker.sock");
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let elsewhere = runtime.map(|dir| dir.join("epithet").join(profile.as_str()).join("broker.sock"));
     match elsewhere {
-        Some(elsewhere) if beside_lock.as_os_str().len() > SOCKET_PATH_MAX || !beside_lock.exists() && elsewhere.exists() => {
+        Some(elsewhere)
+            if beside_lock.as_os_str().len() > SOCKET_PATH_MAX
+                || !beside_lock.exists() && elsewhere.exists() =>
+        {
             Ok(elsewhere)
         }
         _ => Ok(beside_lock),

@@ -15,14 +15,21 @@ use std::time::Duration;
 
 /// Asks the broker and prints its answer.
 pub(crate) fn run(options: &InspectOptions) -> anyhow::Result<ExitCode> {
-    let request = Request { inspect: Some(Empty {}), ..Request::default() };
+    let request = Request {
+        inspect: Some(Empty {}),
+        ..Request::default()
+    };
     let reply = converse(&options.broker, &request)?;
-    let inspection = reply.inspect.context("the broker answered something else; restart `epithet agent`")?;
+    let inspection = reply
+        .inspect
+        .context("the broker answered something else; restart `epithet agent`")?;
     let text = match options.json {
         true => serde_json::to_string_pretty(&inspection)? + "\n",
         false => render(&inspection, Timestamp::now()),
     };
-    std::io::stdout().write_all(text.as_bytes()).context("cannot print")?;
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .context("cannot print")?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -35,7 +42,10 @@ fn render(inspection: &Inspection, now: Timestamp) -> String {
     };
     line("Broker State".into());
     line("============".into());
-    line(format!("Profile: {} (version {}, process {})", inspection.profile, inspection.version, inspection.pid));
+    line(format!(
+        "Profile: {} (version {}, process {})",
+        inspection.profile, inspection.version, inspection.pid
+    ));
     line(format!("Socket: {}", inspection.socket_path));
     line(format!("Agent Dir: {}", inspection.agent_socket_dir));
     line(format!("Hosts: {}", hosts(inspection)));
@@ -89,12 +99,19 @@ fn hosts(inspection: &Inspection) -> String {
 }
 
 fn agent_lines(agent: &AgentInspection, now: Timestamp) -> String {
-    let mut text = format!("  {}@{}:{}  {}\n", agent.remote_user, agent.remote_host, agent.port, agent.hash);
+    let mut text = format!(
+        "  {}@{}:{}  {}\n",
+        agent.remote_user, agent.remote_host, agent.port, agent.hash
+    );
     let _ = writeln!(text, "    Socket: {}", agent.socket_path);
     let _ = writeln!(text, "    Request: {}", agent.request_id);
     let _ = write!(text, "    State: {}", agent.state);
     if let Some(expires_at) = agent.expires_at {
-        let left = if expires_at > now { format!("valid, {} left", span(now, expires_at)) } else { "expired".to_owned() };
+        let left = if expires_at > now {
+            format!("valid, {} left", span(now, expires_at))
+        } else {
+            "expired".to_owned()
+        };
         let _ = write!(text, "\n    Expires: {expires_at} ({left})");
     }
     if let Ok(certificate) = UserCertificate::parse(&agent.certificate) {
@@ -102,7 +119,11 @@ fn agent_lines(agent: &AgentInspection, now: Timestamp) -> String {
         let _ = write!(text, "\n    Certificate: {}", certificate.fingerprint());
         let _ = write!(text, "\n    Serial: {}", certificate.serial());
         let _ = write!(text, "\n    Key ID: {}", shown(certificate.key_id()));
-        let _ = write!(text, "\n    Principals: {}", shown(&certificate.principals().join(", ")));
+        let _ = write!(
+            text,
+            "\n    Principals: {}",
+            shown(&certificate.principals().join(", "))
+        );
         let _ = write!(text, "\n    CA: {}", certificate.ca_fingerprint());
         let _ = write!(text, "\n    Extensions: {}", shown(&extensions.join(", ")));
         for (name, value) in certificate.critical_options() {
@@ -130,12 +151,26 @@ mod tests {
     fn the_page_says_what_is_there_and_what_is_not() {
         let inspection = Inspection {
             profile: "work".into(),
-            hosts: HostsInspection { patterns: vec!["*.example.com".into()], source: "configuration".into() },
-            ca_endpoints: vec![CaInspection { url: "https://ca/".into(), priority: 100, state: "open".into(), last_error: Some("refused\x1b[2J".into()) }],
+            hosts: HostsInspection {
+                patterns: vec!["*.example.com".into()],
+                source: "configuration".into(),
+            },
+            ca_endpoints: vec![CaInspection {
+                url: "https://ca/".into(),
+                priority: 100,
+                state: "open".into(),
+                last_error: Some("refused\x1b[2J".into()),
+            }],
             ..Inspection::default()
         };
         let page = render(&inspection, Timestamp::from_second(0).unwrap());
-        for words in ["Profile: work", "*.example.com (from the configuration)", "Status: broken", "(none)", "Token: none"] {
+        for words in [
+            "Profile: work",
+            "*.example.com (from the configuration)",
+            "Status: broken",
+            "(none)",
+            "Token: none",
+        ] {
             assert!(page.contains(words), "{words} in {page}");
         }
         assert!(!page.contains('\x1b'));

@@ -16,12 +16,18 @@ pub(crate) fn run(global: &Global, options: &TrustOptions) -> anyhow::Result<Exi
     let ca = options.ca_url.to_string();
     let pins = Pins::at(config::home()?.join(".epithet/pins"));
     let named = crate::runtime::run(1, |_| async move {
-        fetch_pin(&http, &options.ca_url).await.map_err(|problem| anyhow::anyhow!("the CA {}: {problem}", options.ca_url))
+        fetch_pin(&http, &options.ca_url)
+            .await
+            .map_err(|problem| anyhow::anyhow!("the CA {}: {problem}", options.ca_url))
     })?;
     let pinned = pins.get(&ca)?;
     let mut stderr = std::io::stderr();
     writeln!(stderr, "CA:          {ca}")?;
-    writeln!(stderr, "trusted now: {}", pinned.as_ref().map_or("nothing yet".to_owned(), describe))?;
+    writeln!(
+        stderr,
+        "trusted now: {}",
+        pinned.as_ref().map_or("nothing yet".to_owned(), describe)
+    )?;
     writeln!(stderr, "it names:    {}", describe(&named))?;
     if pinned.as_ref() == Some(&named) {
         writeln!(stderr, "nothing to do")?;
@@ -31,9 +37,15 @@ pub(crate) fn run(global: &Global, options: &TrustOptions) -> anyhow::Result<Exi
         if !std::io::stdin().is_terminal() {
             bail!("nobody is at a terminal to agree; to agree without being asked, add --yes");
         }
-        write!(stderr, "You will log in there, and tokens for that client id will be sent to this CA. Agree? [y/N] ")?;
+        write!(
+            stderr,
+            "You will log in there, and tokens for that client id will be sent to this CA. Agree? [y/N] "
+        )?;
         let mut answer = String::new();
-        std::io::stdin().lock().read_line(&mut answer).context("cannot read your answer")?;
+        std::io::stdin()
+            .lock()
+            .read_line(&mut answer)
+            .context("cannot read your answer")?;
         if !matches!(answer.trim(), "y" | "Y" | "yes") {
             bail!("nothing was changed");
         }

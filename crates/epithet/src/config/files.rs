@@ -37,41 +37,76 @@ pub(crate) fn load(named: Option<&Path>) -> anyhow::Result<Config> {
         let text = read(file)?;
         merge(&mut merged, parse(file, &text)?);
     }
-    let config: Config = serde_json::from_value(merged).map_err(|error| anyhow::anyhow!("the merged configuration is wrong: {}", with_suggestion(&error.to_string())))?;
+    let config: Config = serde_json::from_value(merged).map_err(|error| {
+        anyhow::anyhow!(
+            "the merged configuration is wrong: {}",
+            with_suggestion(&error.to_string())
+        )
+    })?;
     Ok(config)
 }
 
 fn files_in(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,
-        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+        Err(error)
+            if matches!(
+                error.kind(),
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+            ) =>
+        {
             return Ok(Vec::new());
         }
-        Err(error) => return Err(error).with_context(|| format!("cannot read the directory {}", dir.display())),
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot read the directory {}", dir.display()));
+        }
     };
-    let mut paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()?;
+    let mut paths = entries
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<Vec<_>, _>>()?;
     paths.sort();
-    let with = |extension: &str| paths.iter().filter(|path| path.extension().is_some_and(|found| found == extension)).cloned().collect::<Vec<_>>();
-    Ok(EXTENSIONS.iter().flat_map(|extension| with(extension)).filter(|path| path.is_file()).collect())
+    let with = |extension: &str| {
+        paths
+            .iter()
+            .filter(|path| path.extension().is_some_and(|found| found == extension))
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    Ok(EXTENSIONS
+        .iter()
+        .flat_map(|extension| with(extension))
+        .filter(|path| path.is_file())
+        .collect())
 }
 
 /// Reads a file that only its owner (this user or root) can write.
 fn read(path: &Path) -> anyhow::Result<String> {
     let shown = path.display();
     let mut file = std::fs::File::open(path).with_context(|| format!("configuration file {shown}"))?;
-    let metadata = file.metadata().with_context(|| format!("configuration file {shown}"))?;
+    let metadata = file
+        .metadata()
+        .with_context(|| format!("configuration file {shown}"))?;
     let me = rustix::process::geteuid().as_raw();
     if metadata.uid() != me && metadata.uid() != 0 {
-        bail!("configuration file {shown} belongs to user id {}, not to you or root; it is not read", metadata.uid());
+        bail!(
+            "configuration file {shown} belongs to user id {}, not to you or root; it is not read",
+            metadata.uid()
+        );
     }
     if metadata.mode() & 0o022 != 0 {
-        bail!("configuration file {shown} can be written by others (mode {:04o}); run: chmod go-w {shown}", metadata.mode() & 0o777);
+        bail!(
+            "configuration file {shown} can be written by others (mode {:04o}); run: chmod go-w {shown}",
+            metadata.mode() & 0o777
+        );
     }
     if metadata.len() > FILE_MAX {
         bail!("configuration file {shown} is larger than {FILE_MAX} bytes");
     }
     let mut text = String::new();
-    file.by_ref().take(FILE_MAX).read_to_string(&mut text).with_context(|| format!("configuration file {shown}"))?;
+    file.by_ref()
+        .take(FILE_MAX)
+        .read_to_string(&mut text)
+        .with_context(|| format!("configuration file {shown}"))?;
     Ok(text)
 }
 
@@ -81,7 +116,13 @@ fn parse(path: &Path, text: &str) -> anyhow::Result<Value> {
     if text.trim().is_empty() {
         return Ok(Value::Null);
     }
-    let wrong = |error: &dyn std::fmt::Display| anyhow::anyhow!("configuration file {}: {}", path.display(), with_suggestion(&error.to_string()));
+    let wrong = |error: &dyn std::fmt::Display| {
+        anyhow::anyhow!(
+            "configuration file {}: {}",
+            path.display(),
+            with_suggestion(&error.to_string())
+        )
+    };
     serde_saphyr::from_str::<Option<Config>>(text).map_err(|error| wrong(&error))?;
     serde_saphyr::from_str::<Value>(text).map_err(|error| wrong(&error))
 }
@@ -104,7 +145,9 @@ pub(crate) fn with_suggestion(message: &str) -> String {
     let suggestion = message.split_once("unknown field `").and_then(|(_, rest)| {
         let (unknown, rest) = rest.split_once('`')?;
         let known = rest.split_once("expected")?.1.split('`').skip(1).step_by(2);
-        let near = known.map(|key| (strsim::damerau_levenshtein(unknown, key), key)).min()?;
+        let near = known
+            .map(|key| (strsim::damerau_levenshtein(unknown, key), key))
+            .min()?;
         (near.0 <= 3.max(unknown.len() / 3)).then(|| near.1.to_owned())
     });
     match suggestion {
@@ -128,9 +171,18 @@ mod tests {
     #[test]
     fn maps_are_merged_key_by_key_and_the_last_file_wins() {
         let mut merged = serde_json::json!({});
-        merge(&mut merged, serde_json::json!({"policy": {"users": {"a": ["x"]}, "oidc": {"issuer": "i"}}}));
-        merge(&mut merged, serde_json::json!({"policy": {"users": {"b": ["y"]}}, "verbose": null}));
-        merge(&mut merged, serde_json::json!({"policy": {"oidc": {"issuer": "j"}}}));
+        merge(
+            &mut merged,
+            serde_json::json!({"policy": {"users": {"a": ["x"]}, "oidc": {"issuer": "i"}}}),
+        );
+        merge(
+            &mut merged,
+            serde_json::json!({"policy": {"users": {"b": ["y"]}}, "verbose": null}),
+        );
+        merge(
+            &mut merged,
+            serde_json::json!({"policy": {"oidc": {"issuer": "j"}}}),
+        );
         assert_eq!(
             merged,
             serde_json::json!({"policy": {"users": {"a": ["x"], "b": ["y"]}, "oidc": {"issuer": "j"}}, "verbose": null})
@@ -143,7 +195,11 @@ mod tests {
         for name in ["b.json", "z.yaml", "a.yaml", "c.yml", "notes.txt"] {
             write(dir.path(), name, "{}");
         }
-        let names: Vec<_> = files_in(dir.path()).unwrap().iter().map(|path| path.file_name().unwrap().to_owned()).collect();
+        let names: Vec<_> = files_in(dir.path())
+            .unwrap()
+            .iter()
+            .map(|path| path.file_name().unwrap().to_owned())
+            .collect();
         assert_eq!(names, ["a.yaml", "z.yaml", "c.yml", "b.json"]);
         assert!(files_in(&dir.path().join("missing")).unwrap().is_empty());
     }
@@ -151,9 +207,16 @@ mod tests {
     #[test]
     fn an_unknown_key_is_refused_with_the_nearest_known_one_and_its_place() {
         let dir = tempfile::tempdir().unwrap();
-        let path = write(dir.path(), "a.yaml", "agent:\n  ca-urls: https://ca.example.com\n");
+        let path = write(
+            dir.path(),
+            "a.yaml",
+            "agent:\n  ca-urls: https://ca.example.com\n",
+        );
         let error = parse(&path, &read(&path).unwrap()).unwrap_err().to_string();
-        assert!(error.contains("did you mean `ca-url`") && error.contains("a.yaml"), "{error}");
+        assert!(
+            error.contains("did you mean `ca-url`") && error.contains("a.yaml"),
+            "{error}"
+        );
         assert!(error.contains("line 2") || error.contains("2:"), "{error}");
     }
 

@@ -2,6 +2,7 @@
 
 use crate::cli::LogFormat;
 use epithet_broker::CaAddress;
+use epithet_plugin::PluginCommand;
 use epithet_wire::{HostPattern, ProfileName, parse_duration};
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -23,7 +24,7 @@ pub(crate) struct Config {
     pub(crate) agent: AgentSection,
     pub(crate) auth: AuthSection,
     pub(crate) ca: CaSection,
-    pub(crate) policy: Option<serde_json::Value>,
+    pub(crate) policy: epithet_policy::Document,
     pub(crate) server: ServerSection,
 }
 
@@ -33,7 +34,6 @@ pub(crate) struct Common {
     pub(crate) verbose: Option<u8>,
     pub(crate) log_file: Option<PathBuf>,
     pub(crate) log_format: Option<LogFormat>,
-    pub(crate) tls_ca_cert: Option<PathBuf>,
 }
 
 impl Config {
@@ -42,7 +42,6 @@ impl Config {
             verbose: self.verbose,
             log_file: self.log_file.clone(),
             log_format: self.log_format,
-            tls_ca_cert: self.tls_ca_cert.clone(),
         }
     }
 }
@@ -52,7 +51,7 @@ impl Config {
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub(crate) struct AgentSection {
     pub(crate) ca_url: Option<OneOrMany<CaAddress>>,
-    pub(crate) auth: Option<AuthCommand>,
+    pub(crate) auth: Option<PluginCommand>,
     pub(crate) name: Option<ProfileName>,
     #[serde(rename = "match")]
     pub(crate) match_: Option<OneOrMany<HostPattern>>,
@@ -142,7 +141,10 @@ where
     T::Err: fmt::Display,
 {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map(Self).map_err(D::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map(Self)
+            .map_err(D::Error::custom)
     }
 }
 
@@ -168,40 +170,11 @@ where
 {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let values = deserializer.deserialize_any(Words)?;
-        values.iter().map(|value| value.trim().parse().map_err(D::Error::custom)).collect::<Result<_, _>>().map(Self)
-    }
-}
-
-/// A plugin: a string for a shell, or a list that is run without one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum AuthCommand {
-    Shell(String),
-    Argv(Vec<String>),
-}
-
-impl<'de> Deserialize<'de> for AuthCommand {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Command;
-        impl<'de> Visitor<'de> for Command {
-            type Value = AuthCommand;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a command as a string, or as a list of words that is run without a shell")
-            }
-            fn visit_str<E: Error>(self, text: &str) -> Result<AuthCommand, E> {
-                if text.trim().is_empty() {
-                    return Err(E::custom("the command is empty; leave `auth` out to ask the CA how to log in"));
-                }
-                Ok(AuthCommand::Shell(text.to_owned()))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, sequence: A) -> Result<AuthCommand, A::Error> {
-                let words = Words.visit_seq(sequence)?;
-                if words.first().is_none_or(String::is_empty) {
-                    return Err(A::Error::custom("the command is empty; leave `auth` out to ask the CA how to log in"));
-                }
-                Ok(AuthCommand::Argv(words))
-            }
-        }
-        deserializer.deserialize_any(Command)
+        values
+            .iter()
+            .map(|value| value.trim().parse().map_err(D::Error::custom))
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 }
 
@@ -243,7 +216,10 @@ pub(crate) fn split_outside_braces(text: &str) -> Vec<String> {
         }
         c == ',' && depth == 0
     });
-    parts.map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()
+    parts
+        .map(|part| part.trim().to_owned())
+        .filter(|part| !part.is_empty())
+        .collect()
 }
 
 /// A word in a list: a string, or a number where a string would look like one.
@@ -287,10 +263,13 @@ auth: {oidc: {issuer: "https://i", scopes: [openid, email], port: 8080}}
         let config: Config = serde_saphyr::from_str(text).unwrap();
         let agent = config.agent;
         assert_eq!(agent.ca_url.unwrap().0.len(), 2);
-        assert!(matches!(agent.auth, Some(AuthCommand::Shell(_))));
+        assert!(matches!(agent.auth, Some(PluginCommand::Shell(_))));
         let patterns: Vec<_> = agent.match_.unwrap().0.iter().map(ToString::to_string).collect();
         assert_eq!(patterns, ["*.example.com", "web{1,2}"]);
-        assert_eq!(agent.ca_timeout, Some(Text(DurationText(Duration::from_secs(10)))));
+        assert_eq!(
+            agent.ca_timeout,
+            Some(Text(DurationText(Duration::from_secs(10))))
+        );
         assert_eq!(config.auth.oidc.port.unwrap().0, ["8080"]);
     }
 
@@ -299,8 +278,6 @@ auth: {oidc: {issuer: "https://i", scopes: [openid, email], port: 8080}}
         let cases = [
             ("agent: {ca-url: 'http://ca.example.com'}", "in the clear"),
             ("agent: {ca-timeout: soon}", "not a duration"),
-            ("agent: {auth: []}", "command is empty"),
-            ("agent: {auth: ''}", "command is empty"),
             ("agent: {name: a/b}", "profile name"),
             ("agent: {match: 'a['}", "host pattern"),
             ("insecure: true", "tls-ca-cert"),
@@ -315,6 +292,9 @@ auth: {oidc: {issuer: "https://i", scopes: [openid, email], port: 8080}}
     #[test]
     fn a_list_is_a_command_without_a_shell() {
         let config: Config = serde_saphyr::from_str("agent: {auth: [./login, '$(id)']}").unwrap();
-        assert_eq!(config.agent.auth, Some(AuthCommand::Argv(vec!["./login".into(), "$(id)".into()])));
+        assert_eq!(
+            config.agent.auth,
+            Some(PluginCommand::Argv(vec!["./login".into(), "$(id)".into()]))
+        );
     }
 }

@@ -84,7 +84,9 @@ impl PluginCommand {
                 let mut words = text
                     .split_ascii_whitespace()
                     .skip_while(|word| *word == "exec");
-                words.next().filter(|word| is_plain(word))
+                let first = words.next().filter(|word| is_plain(word))?;
+                let is_the_shells = first.contains('=') || SHELL_WORDS.contains(&first);
+                (!is_the_shells).then_some(first)
             }
         }
     }
@@ -131,6 +133,12 @@ impl fmt::Display for PluginCommand {
         }
     }
 }
+
+/// First words that a shell does not look for in `PATH`.
+const SHELL_WORDS: &[&str] = &[
+    "!", ".", ":", "case", "cd", "command", "eval", "exit", "export", "for", "if", "read", "set", "source", "trap",
+    "ulimit", "umask", "unset", "until", "while",
+];
 
 /// What the file system says about a program that could not be started.
 #[derive(Debug, PartialEq, Eq)]
@@ -255,6 +263,8 @@ mod tests {
             (shell("$HOME/login"), None),
             (shell("'my login'"), None),
             (shell("(login)"), None),
+            (shell("cd /opt && ./login"), None),
+            (shell("A=b login"), None),
             (argv(&["my login"]), Some("my login")),
         ] {
             assert_eq!(command.program(), program, "{command}");

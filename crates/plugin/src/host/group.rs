@@ -109,7 +109,7 @@ impl Group {
             self.collect();
         }
         let mut pause = Duration::from_millis(1);
-        while test_kill_process_group(self.id).is_ok() {
+        while has_living_member(self.id) {
             if Instant::now() >= deadline {
                 return false;
             }
@@ -127,6 +127,37 @@ impl Group {
     }
 }
 
+/// Whether anybody in the group is still running.
+///
+/// A process whose parent has gone is collected by process 1, which in a container may be slow or may never do it: those
+/// that only wait to be collected count as gone.
+pub(crate) fn has_living_member(group: Pid) -> bool {
+    if test_kill_process_group(group) == Err(rustix::io::Errno::SRCH) {
+        return false;
+    }
+    let Ok(processes) = std::fs::read_dir("/proc") else {
+        // Without /proc there is no telling; macOS has none, and a process 1 that collects.
+        return true;
+    };
+    let mut stats = processes.filter_map(|entry| {
+        let entry = entry.ok()?;
+        let is_process = entry.file_name().to_str()?.bytes().all(|byte| byte.is_ascii_digit());
+        std::fs::read(entry.path().join("stat")).ok().filter(|_| is_process)
+    });
+    stats.any(|stat| is_living_member(&String::from_utf8_lossy(&stat), group))
+}
+
+/// Reads `/proc/PID/stat` (proc(5)): after the command's name in parentheses come state, parent and process group.
+fn is_living_member(stat: &str, group: Pid) -> bool {
+    let Some((_, fields)) = stat.rsplit_once(") ") else {
+        return false;
+    };
+    let mut fields = fields.split(' ');
+    let state = fields.next();
+    fields.nth(1).and_then(|field| field.parse().ok()) == Some(group.as_raw_pid())
+        && !matches!(state, Some("Z" | "X"))
+}
+
 impl Drop for Group {
     /// The last resort: a runtime that is shut down drops its tasks where they stand.
     fn drop(&mut self) {
@@ -136,6 +167,26 @@ impl Drop for Group {
         if let Some(mut leader) = self.leader.take() {
             // Nobody knows whether the kernel lets go of it; that must not hold up whoever drops this.
             std::thread::spawn(move || leader.wait());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_lives_unless_it_only_waits_to_be_collected() {
+        let group = Pid::from_raw(4002).unwrap();
+        for (stat, lives) in [
+            ("4003 (sleep) S 4002 4002 4002 0 -1", true),
+            ("4003 (a) Z 1) T 4002 4002 4002 0 -1", true),
+            ("4003 (sleep) Z 1 4002 4002 0 -1", false),
+            ("4003 (sleep) S 4002 4003 4002 0 -1", false),
+            ("4003 (sleep", false),
+            ("", false),
+        ] {
+            assert_eq!(is_living_member(stat, group), lives, "{stat}");
         }
     }
 }

@@ -5,10 +5,11 @@
 //! there before its program starts, and the broker strikes it off when the run is over. The end of the socket is the
 //! broker's end: the guard then ends the groups that are still listed, and itself.
 
+use super::group::has_living_member;
 use crate::fd::start_clean;
 use epithet_wire::limits::PLUGIN_KILL_AFTER;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
-use rustix::process::{Pid, Signal, getpid, kill_process_group, test_kill_process_group};
+use rustix::process::{Pid, Signal, getpid, kill_process_group};
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt;
@@ -286,11 +287,10 @@ fn end_groups(groups: &[Pid], patience: Duration) {
         let _ = kill_process_group(*group, Signal::CONT);
     }
     let deadline = Instant::now() + patience;
-    let is_alive = |group: &&Pid| test_kill_process_group(**group).is_ok();
-    while Instant::now() < deadline && groups.iter().any(|group| is_alive(&group)) {
+    while Instant::now() < deadline && groups.iter().any(|group| has_living_member(*group)) {
         thread::sleep(Duration::from_millis(20));
     }
-    for group in groups.iter().filter(is_alive) {
+    for group in groups.iter().filter(|group| has_living_member(**group)) {
         let _ = kill_process_group(*group, Signal::KILL);
     }
 }

@@ -420,11 +420,20 @@ impl Run {
 
     /// A shell says by 126 and 127 what the system says by an error.
     fn exited(&self, status: i32, evidence: Box<Evidence>) -> RunError {
+        let diagnosed = || self.diagnosed(Box::clone(&evidence));
         match status {
-            126 | 127 => self.diagnosed(Box::clone(&evidence)).unwrap_or(match status {
-                127 => RunError::NotFound { program: None, evidence },
-                _ => RunError::NotExecutable { program: None, evidence },
-            }),
+            127 => diagnosed()
+                .filter(|error| !matches!(error, RunError::NotExecutable { .. }))
+                .unwrap_or(RunError::NotFound {
+                    program: None,
+                    evidence,
+                }),
+            126 => diagnosed()
+                .filter(|error| !matches!(error, RunError::NotFound { .. }))
+                .unwrap_or(RunError::NotExecutable {
+                    program: None,
+                    evidence,
+                }),
             _ => RunError::Exited { status, evidence },
         }
     }

@@ -367,7 +367,7 @@ fn guard(_: &[String]) -> io::Result<u8> {
     Ok(0)
 }
 
-/// `MODE...`: is a broker with a guard that runs this program in `MODE`; prints the guard's process id and progress.
+/// `MODE...`: is a broker with a guard that runs this program in `MODE`; prints the guard's process id, progress and the end.
 ///
 /// The whole of stdin is read first: each line `success` runs an honest plugin that leaves a process before.
 fn broker(arguments: &[String]) -> io::Result<u8> {
@@ -383,8 +383,9 @@ fn broker(arguments: &[String]) -> io::Result<u8> {
         for _ in 0..before {
             let (sink, mut feed) = progress_channel();
             let left = runner(&["leave".to_owned(), "hang".to_owned()]);
-            let run = left.run(&Default::default(), &Invocation::default(), sink, Default::default());
-            let reply = run.await;
+            let reply = left
+                .run(&Default::default(), &Invocation::default(), sink, Default::default())
+                .await;
             while let Some(progress) = feed.next().await {
                 print!("{}", progress.text);
             }
@@ -403,7 +404,10 @@ fn broker(arguments: &[String]) -> io::Result<u8> {
             io::stdout().flush()?;
         }
         let outcome = run.await.map_err(io::Error::other)?;
-        println!("ended {}", outcome.is_ok());
+        match outcome {
+            Ok(reply) => println!("succeeded\n{}", String::from_utf8_lossy(reply.token.expose())),
+            Err(error) => println!("failed\n{}", error.explain()),
+        }
         Ok(0)
     })
 }

@@ -47,7 +47,12 @@ impl Process {
                 sender.send_replace(count);
             }
         });
-        Ok(Self { name, child, lines, news })
+        Ok(Self {
+            name,
+            child,
+            lines,
+            news,
+        })
     }
 
     /// Everything it has said.
@@ -70,15 +75,26 @@ impl Process {
         };
         match tokio::time::timeout(READY, found).await {
             Ok(Some(found)) => Ok(found),
-            Ok(None) => bail!("{} ended too early; it said:\n{}", self.name, self.lines().join("\n")),
-            Err(_) => bail!("{} did not become ready; it said:\n{}", self.name, self.lines().join("\n")),
+            Ok(None) => bail!(
+                "{} ended too early; it said:\n{}",
+                self.name,
+                self.lines().join("\n")
+            ),
+            Err(_) => bail!(
+                "{} did not become ready; it said:\n{}",
+                self.name,
+                self.lines().join("\n")
+            ),
         }
     }
 
     /// Ends it: SIGTERM, and SIGKILL when it does not listen.
     pub(super) async fn end(mut self) {
         use rustix::process::{Pid, Signal, kill_process};
-        let pid = self.child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        let pid = self
+            .child
+            .id()
+            .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
         if let Some(pid) = pid {
             let _ = kill_process(pid, Signal::TERM);
         }
@@ -98,7 +114,10 @@ pub(super) async fn output(program: &str, arguments: &[&str]) -> anyhow::Result<
         .await
         .with_context(|| format!("cannot run {program}"))?;
     if !output.status.success() {
-        bail!("{program} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "{program} failed: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -118,5 +137,8 @@ pub(super) fn installed(candidates: &[&str], remedy: &str) -> anyhow::Result<Str
             return Ok(found);
         }
     }
-    bail!("{} is not installed; {remedy}", candidates.last().copied().unwrap_or_default())
+    bail!(
+        "{} is not installed; {remedy}",
+        candidates.last().copied().unwrap_or_default()
+    )
 }

@@ -2,7 +2,7 @@
 
 use crate::cli::Global;
 use anyhow::{Context, bail};
-use epithet_devidp::{DevProvider, Settings};
+use epithet_devidp::{DevProvider, Person, Settings};
 use std::io::Write;
 use std::process::ExitCode;
 use tracing_subscriber::filter::LevelFilter;
@@ -14,7 +14,10 @@ pub(super) const CLIENT_ID: &str = "epithet-demo";
 pub(super) fn run(global: &Global, port: u16) -> anyhow::Result<ExitCode> {
     crate::logging::start(global, &crate::config::Common::default(), LevelFilter::WARN)?;
     crate::runtime::run(1, |ending| async move {
-        let mut settings = Settings { client_id: CLIENT_ID.to_owned(), ..Settings::default() };
+        let mut settings = Settings {
+            client_id: CLIENT_ID.to_owned(),
+            ..Settings::default()
+        };
         settings.listen.set_port(port);
         let provider = DevProvider::start(settings).context("the development identity provider")?;
         // The demo that started us reads this line; without a reader there is nobody to tell.
@@ -27,7 +30,8 @@ pub(super) fn run(global: &Global, port: u16) -> anyhow::Result<ExitCode> {
 
 /// Opens a login page, types `user` and presses the button.
 pub(super) fn sign_in(user: &str, url: &str) -> anyhow::Result<ExitCode> {
-    let page = epithet_devidp::sign_in_blocking(url, user).context("the stand-in for a browser")?;
+    let person = Person::named(user);
+    let page = epithet_devidp::sign_in_blocking(url, &person).context("the stand-in for a browser")?;
     if page.status >= 400 {
         bail!("the last page answered {}", page.status);
     }

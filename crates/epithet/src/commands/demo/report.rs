@@ -12,13 +12,20 @@ pub(super) struct Report {
 impl Report {
     pub(super) fn begin() -> Self {
         let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        Self { begun: Instant::now(), colours }
+        Self {
+            begun: Instant::now(),
+            colours,
+        }
     }
 
     /// A step, with the time since the beginning.
     pub(super) fn step(&self, name: &str, text: &str) {
         let time = format!("{:6.2}s", self.begun.elapsed().as_secs_f64());
-        self.print(&format!("{}  {:<20} {text}\n", self.painted("2", &time), self.painted("1", &format!("{name:<20}"))));
+        self.print(&format!(
+            "{}  {:<20} {text}\n",
+            self.painted("2", &time),
+            self.painted("1", &format!("{name:<20}"))
+        ));
     }
 
     /// Something found, below a heading.
@@ -40,7 +47,11 @@ impl Report {
     }
 
     fn painted(&self, code: &str, text: &str) -> String {
-        if self.colours { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.colours {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
     }
 
     fn print(&self, text: &str) {

@@ -29,7 +29,10 @@ struct Cast {
 impl Cast {
     /// Ends them all, the last started first.
     async fn end(self) {
-        for process in [self.broker, self.sshd, self.server, self.provider].into_iter().flatten() {
+        for process in [self.broker, self.sshd, self.server, self.provider]
+            .into_iter()
+            .flatten()
+        {
             process.end().await;
         }
     }
@@ -41,13 +44,18 @@ pub(super) fn run(stay: bool) -> anyhow::Result<ExitCode> {
         let report = Report::begin();
         let mut cast = Cast::default();
         let stage = Stage::set().await?;
-        let shown = ending.run_until_cancelled(play(&report, &stage, &mut cast, stay, ending.clone())).await;
+        let shown = ending
+            .run_until_cancelled(play(&report, &stage, &mut cast, stay, ending.clone()))
+            .await;
         cast.end().await;
         let directory = stage.path("");
         drop(stage);
         match shown {
             None => {
-                report.line(&format!("interrupted; every process has ended and {} is gone", directory.display()));
+                report.line(&format!(
+                    "interrupted; every process has ended and {} is gone",
+                    directory.display()
+                ));
                 Ok(ExitCode::from(if stay { 0 } else { INTERRUPTED }))
             }
             Some(Ok(())) => {
@@ -59,39 +67,102 @@ pub(super) fn run(stay: bool) -> anyhow::Result<ExitCode> {
     })
 }
 
-async fn play(report: &Report, stage: &Stage, cast: &mut Cast, stay: bool, ending: CancellationToken) -> anyhow::Result<()> {
+async fn play(
+    report: &Report,
+    stage: &Stage,
+    cast: &mut Cast,
+    stay: bool,
+    ending: CancellationToken,
+) -> anyhow::Result<()> {
     let binary = std::env::current_exe().context("cannot find the running program")?;
-    report.step("directory", &format!("{} (removed at the end)", stage.path("").display()));
+    report.step(
+        "directory",
+        &format!("{} (removed at the end)", stage.path("").display()),
+    );
 
-    let provider = cast.provider.insert(Process::start("the identity provider", epithet(stage, &binary, &["demo", "provider"]))?);
+    let provider = cast.provider.insert(Process::start(
+        "the identity provider",
+        epithet(stage, &binary, &["demo", "provider"]),
+    )?);
     let issuer = provider.wait_for(address).await?;
-    report.step("identity provider", &format!("{issuer} (for development only: it believes every name)"));
+    report.step(
+        "identity provider",
+        &format!("{issuer} (for development only: it believes every name)"),
+    );
 
     let rules = stage.write_rules(&issuer)?.display().to_string();
-    let (key, audit) = (stage.path("ca.key").display().to_string(), stage.path("audit.log").display().to_string());
-    let arguments = ["server", "--config", &rules, "--listen", "127.0.0.1:0", "--ca-key", &key, "--audit-file", &audit];
-    let server = cast.server.insert(Process::start("the server", epithet(stage, &binary, &arguments))?);
+    let (key, audit) = (
+        stage.path("ca.key").display().to_string(),
+        stage.path("audit.log").display().to_string(),
+    );
+    let arguments = [
+        "server",
+        "--config",
+        &rules,
+        "--listen",
+        "127.0.0.1:0",
+        "--ca-key",
+        &key,
+        "--audit-file",
+        &audit,
+    ];
+    let server = cast
+        .server
+        .insert(Process::start("the server", epithet(stage, &binary, &arguments))?);
     let ca_url = server.wait_for(address).await?;
-    report.step("CA and policy", &format!("{ca_url} (alice@example.com may log in as {})", stage.user));
+    report.step(
+        "CA and policy",
+        &format!("{ca_url} (alice@example.com may log in as {})", stage.user),
+    );
 
     cast.sshd = Some(start_sshd(stage).await?);
-    report.step("sshd", &format!("127.0.0.1:{} (unchanged OpenSSH, one line: TrustedUserCAKeys)", stage.ssh_port));
+    report.step(
+        "sshd",
+        &format!(
+            "127.0.0.1:{} (unchanged OpenSSH, one line: TrustedUserCAKeys)",
+            stage.ssh_port
+        ),
+    );
 
-    let config = stage.write_agent_config(&ca_url, &issuer, &binary)?.display().to_string();
-    let broker = cast.broker.insert(Process::start("the broker", epithet(stage, &binary, &["agent", "-v", "--config", &config]))?);
-    let socket = broker.wait_for(|line| line.strip_prefix("ready: broker socket ").map(PathBuf::from)).await?;
-    let include = broker.wait_for(|line| line.strip_prefix("include: ").map(str::to_owned)).await?;
+    let config = stage
+        .write_agent_config(&ca_url, &issuer, &binary)?
+        .display()
+        .to_string();
+    let broker = cast.broker.insert(Process::start(
+        "the broker",
+        epithet(stage, &binary, &["agent", "-v", "--config", &config]),
+    )?);
+    let socket = broker
+        .wait_for(|line| line.strip_prefix("ready: broker socket ").map(PathBuf::from))
+        .await?;
+    let include = broker
+        .wait_for(|line| line.strip_prefix("include: ").map(str::to_owned))
+        .await?;
     report.step("broker", &socket.display().to_string());
 
     let ssh_config = stage.write_ssh_config(&include)?;
     let line = format!("{} -F {} 127.0.0.1", stage.ssh, ssh_config.display());
     report.step("ssh", &line);
-    let first = ssh(stage, &ssh_config, "first login: the browser signs in, the CA is asked").await?;
-    report.step("logged in", &format!("{} with a login in the (stand-in) browser", milliseconds(first)));
+    let first = ssh(
+        stage,
+        &ssh_config,
+        "first login: the browser signs in, the CA is asked",
+    )
+    .await?;
+    report.step(
+        "logged in",
+        &format!("{} with a login in the (stand-in) browser", milliseconds(first)),
+    );
     let second = ssh(stage, &ssh_config, "second login").await?;
-    report.step("logged in again", &format!("{} with the certificate that is there", milliseconds(second)));
+    report.step(
+        "logged in again",
+        &format!("{} with the certificate that is there", milliseconds(second)),
+    );
 
-    report.finding("The certificate (ssh-keygen -L):", &certificate(stage, &socket).await?);
+    report.finding(
+        "The certificate (ssh-keygen -L):",
+        &certificate(stage, &socket).await?,
+    );
     report.finding("The CA's audit line:", &audit_line(stage)?);
     report.finding("What sshd logged:", &sshd_lines(cast));
     if stay {
@@ -114,9 +185,15 @@ async fn play(report: &Report, stage: &Stage, cast: &mut Cast, stay: bool, endin
 /// One of our own processes, which sees the demo's home and no configuration but the one it is given.
 fn epithet(stage: &Stage, binary: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(binary);
-    command.args(arguments).env("HOME", stage.home()).env("EPITHET_CONFIG_ONLY", "1").env_remove("XDG_RUNTIME_DIR");
+    command
+        .args(arguments)
+        .env("HOME", stage.home())
+        .env("EPITHET_CONFIG_ONLY", "1")
+        .env_remove("XDG_RUNTIME_DIR");
     for (name, _) in std::env::vars_os() {
-        let ours = name.to_str().is_some_and(|name| name.starts_with("EPITHET_") || name == "POLICY_URL" || name == "PORT");
+        let ours = name
+            .to_str()
+            .is_some_and(|name| name.starts_with("EPITHET_") || name == "POLICY_URL" || name == "PORT");
         if ours && name != "EPITHET_CONFIG_ONLY" {
             command.env_remove(name);
         }
@@ -136,7 +213,8 @@ async fn start_sshd(stage: &Stage) -> anyhow::Result<Process> {
     let mut command = Command::new(&stage.sshd);
     command.arg("-D").arg("-e").arg("-f").arg(stage.path("sshd.conf"));
     let mut sshd = Process::start("sshd", command)?;
-    sshd.wait_for(|line| line.contains("Server listening on").then_some(())).await?;
+    sshd.wait_for(|line| line.contains("Server listening on").then_some(()))
+        .await?;
     Ok(sshd)
 }
 
@@ -146,14 +224,21 @@ async fn ssh(stage: &Stage, config: &Path, what: &str) -> anyhow::Result<Duratio
     let child = Command::new(&stage.ssh)
         .arg("-F")
         .arg(config)
-        .args(["-o", "BatchMode=yes", "127.0.0.1", "echo \"hello, $USER, on $(uname -n)\""])
+        .args([
+            "-o",
+            "BatchMode=yes",
+            "127.0.0.1",
+            "echo \"hello, $USER, on $(uname -n)\"",
+        ])
         .env_remove("SSH_AUTH_SOCK")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
         .context("cannot start ssh")?;
-    let Ok(output) = tokio::time::timeout(SSH, child.wait_with_output()).await else { bail!("{what}: ssh does not end") };
+    let Ok(output) = tokio::time::timeout(SSH, child.wait_with_output()).await else {
+        bail!("{what}: ssh does not end")
+    };
     let output = output?;
     if !output.status.success() {
         bail!("{what}: ssh ended with {}", output.status);
@@ -163,7 +248,10 @@ async fn ssh(stage: &Stage, config: &Path, what: &str) -> anyhow::Result<Duratio
 
 /// The live agent's certificate, as `ssh-keygen -L` reads it.
 async fn certificate(stage: &Stage, socket: &Path) -> anyhow::Result<Vec<String>> {
-    let request = Request { inspect: Some(Empty {}), ..Request::default() };
+    let request = Request {
+        inspect: Some(Empty {}),
+        ..Request::default()
+    };
     let socket = socket.to_owned();
     let asking = tokio::task::spawn_blocking(move || {
         let mut broker = BrokerClient::send(&socket, &request, false)?;
@@ -175,9 +263,16 @@ async fn certificate(stage: &Stage, socket: &Path) -> anyhow::Result<Vec<String>
     });
     let inspection = asking.await??;
     let agent = inspection.agents.first().context("the broker has no agent")?;
-    let file = stage.write("certificate.pub", agent.certificate.as_bytes())?.display().to_string();
+    let file = stage
+        .write("certificate.pub", agent.certificate.as_bytes())?
+        .display()
+        .to_string();
     let text = output("ssh-keygen", &["-L", "-f", &file]).await?;
-    Ok(text.lines().skip(1).map(|line| line.trim_start_matches("        ").to_owned()).collect())
+    Ok(text
+        .lines()
+        .skip(1)
+        .map(|line| line.trim_start_matches("        ").to_owned())
+        .collect())
 }
 
 fn audit_line(stage: &Stage) -> anyhow::Result<Vec<String>> {
@@ -188,5 +283,9 @@ fn audit_line(stage: &Stage) -> anyhow::Result<Vec<String>> {
 fn sshd_lines(cast: &Cast) -> Vec<String> {
     let lines = cast.sshd.as_ref().map(Process::lines).unwrap_or_default();
     let telling = |line: &String| line.contains("Accepted");
-    lines.into_iter().filter(telling).map(|line| line.trim().to_owned()).collect()
+    lines
+        .into_iter()
+        .filter(telling)
+        .map(|line| line.trim().to_owned())
+        .collect()
 }

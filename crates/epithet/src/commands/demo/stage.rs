@@ -22,21 +22,46 @@ impl Stage {
     /// Makes the directory, a CA key and sshd's files.
     pub(super) async fn set() -> anyhow::Result<Self> {
         let remedy = "on Debian and Ubuntu: apt-get install openssh-server (nothing has to run as a service)";
-        let sshd = installed(&["/usr/sbin/sshd", "/usr/bin/sshd", "/usr/local/sbin/sshd", "sshd"], remedy)?;
+        let sshd = installed(
+            &["/usr/sbin/sshd", "/usr/bin/sshd", "/usr/local/sbin/sshd", "sshd"],
+            remedy,
+        )?;
         let ssh = installed(&["ssh"], "on Debian and Ubuntu: apt-get install openssh-client")?;
-        let dir = tempfile::Builder::new().prefix("epithet-demo-").tempdir().context("cannot make a temporary directory")?;
+        let dir = tempfile::Builder::new()
+            .prefix("epithet-demo-")
+            .tempdir()
+            .context("cannot make a temporary directory")?;
         let user = output("id", &["-un"]).await?.trim().to_owned();
-        let ssh_port = TcpListener::bind(("127.0.0.1", 0)).context("no free port")?.local_addr()?.port();
-        let stage = Self { dir, user, ssh_port, sshd, ssh };
+        let ssh_port = TcpListener::bind(("127.0.0.1", 0))
+            .context("no free port")?
+            .local_addr()?
+            .port();
+        let stage = Self {
+            dir,
+            user,
+            ssh_port,
+            sshd,
+            ssh,
+        };
         DirBuilder::new().mode(0o700).create(stage.home())?;
 
         let ca = CaKey::generate_ed25519().context("the CA's key")?;
-        stage.write("ca.key", ca.to_openssh_private().context("the CA's key")?.expose())?;
+        stage.write(
+            "ca.key",
+            ca.to_openssh_private().context("the CA's key")?.expose(),
+        )?;
         stage.write("ca.pub", format!("{}\n", ca.public_line()).as_bytes())?;
         let host_key = stage.path("host.key").display().to_string();
-        output("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-C", "demo", "-f", &host_key]).await?;
+        output(
+            "ssh-keygen",
+            &["-q", "-t", "ed25519", "-N", "", "-C", "demo", "-f", &host_key],
+        )
+        .await?;
         let host_line = std::fs::read_to_string(stage.path("host.key.pub"))?;
-        stage.write("known_hosts", format!("[127.0.0.1]:{ssh_port} {host_line}").as_bytes())?;
+        stage.write(
+            "known_hosts",
+            format!("[127.0.0.1]:{ssh_port} {host_line}").as_bytes(),
+        )?;
         stage.write("sshd.conf", stage.sshd_config().as_bytes())?;
         Ok(stage)
     }
@@ -55,7 +80,12 @@ impl Stage {
     }
 
     /// Writes the broker's configuration: the plugin as a list, so that no path needs quoting.
-    pub(super) fn write_agent_config(&self, ca_url: &str, issuer: &str, binary: &Path) -> anyhow::Result<PathBuf> {
+    pub(super) fn write_agent_config(
+        &self,
+        ca_url: &str,
+        issuer: &str,
+        binary: &Path,
+    ) -> anyhow::Result<PathBuf> {
         let binary = binary.display().to_string();
         let client_id = super::provider::CLIENT_ID;
         let config = serde_json::json!({
@@ -104,7 +134,12 @@ impl Stage {
 
     pub(super) fn write(&self, name: &str, bytes: &[u8]) -> anyhow::Result<PathBuf> {
         let path = self.path(name);
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&path)?;
         file.write_all(bytes)?;
         Ok(path)
     }

@@ -1,13 +1,11 @@
 //! The policy server's view: keys that change, a provider that comes and goes, and lies about both.
 
-mod support;
-
+use crate::support::provider::{CLIENT, Instead};
+use crate::support::{Provider, SigningKey, now, other_rsa, rsa};
 use epithet_oidc::{FetchError, Http, Issuer, ProviderError, Verifier, VerifyError};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
-use support::provider::{CLIENT, Instead};
-use support::{Provider, SigningKey, now, other_rsa, rsa};
 
 fn verifier(provider: &Provider) -> Verifier {
     Verifier::new(provider.issuer(), CLIENT, provider.http()).unwrap()
@@ -29,7 +27,13 @@ async fn many_tokens_cost_one_look_at_the_provider() {
         let claims = verifier.verify(token.as_bytes()).await.unwrap();
         assert_eq!(claims.verified_email(), Some("alice@example.com"));
     }
-    assert_eq!((provider.count("GET /keys"), provider.count("GET /.well-known/openid-configuration")), (1, 1));
+    assert_eq!(
+        (
+            provider.count("GET /keys"),
+            provider.count("GET /.well-known/openid-configuration")
+        ),
+        (1, 1)
+    );
 }
 
 #[tokio::test]
@@ -65,7 +69,13 @@ async fn a_provider_that_is_down_at_the_start_is_waited_for() {
     provider.stop().await;
     let start = now();
     let error = verifier.verify_at(token.as_bytes(), start).await.unwrap_err();
-    assert!(matches!(error, VerifyError::Provider(ProviderError::Fetch(FetchError::Unreachable { .. }))), "{error}");
+    assert!(
+        matches!(
+            error,
+            VerifyError::Provider(ProviderError::Fetch(FetchError::Unreachable { .. }))
+        ),
+        "{error}"
+    );
     provider.start_again().await;
     // It is not asked again with every token.
     assert!(verifier.verify_at(token.as_bytes(), start + 1).await.is_err());
@@ -82,9 +92,15 @@ async fn known_keys_serve_for_a_day_without_the_provider() {
     verifier.verify_at(token.as_bytes(), start).await.unwrap();
     provider.stop().await;
     for later in [3599, 3600, 40_000, 86_399] {
-        verifier.verify_at(token.as_bytes(), start + later).await.unwrap_or_else(|error| panic!("{later}: {error}"));
+        verifier
+            .verify_at(token.as_bytes(), start + later)
+            .await
+            .unwrap_or_else(|error| panic!("{later}: {error}"));
     }
-    let error = verifier.verify_at(token.as_bytes(), start + 86_401).await.unwrap_err();
+    let error = verifier
+        .verify_at(token.as_bytes(), start + 86_401)
+        .await
+        .unwrap_err();
     assert_eq!(code(&error), "unavailable");
 }
 
@@ -108,8 +124,19 @@ async fn a_new_key_is_found_at_once_and_the_old_one_forgotten() {
     verifier.verify_at(new.as_bytes(), start + 3).await.unwrap();
     assert_eq!(provider.count("GET /keys"), 2);
     let unknown = SigningKey::ed25519("made-up").token(&json!({}));
-    assert_eq!(code(&verifier.verify_at(unknown.as_bytes(), start + 100).await.unwrap_err()), "unknown_key");
-    assert_eq!(code(&verifier.verify_at(old.as_bytes(), start + 100).await.unwrap_err()), "unknown_key");
+    assert_eq!(
+        code(
+            &verifier
+                .verify_at(unknown.as_bytes(), start + 100)
+                .await
+                .unwrap_err()
+        ),
+        "unknown_key"
+    );
+    assert_eq!(
+        code(&verifier.verify_at(old.as_bytes(), start + 100).await.unwrap_err()),
+        "unknown_key"
+    );
 }
 
 #[tokio::test]
@@ -133,18 +160,35 @@ async fn made_up_key_ids_do_not_turn_us_against_the_provider() {
     let provider = Provider::start().await;
     let verifier = verifier(&provider);
     let start = now();
-    verifier.verify_at(provider.token().as_bytes(), start).await.unwrap();
+    verifier
+        .verify_at(provider.token().as_bytes(), start)
+        .await
+        .unwrap();
     provider.forget_requests();
     let tokens: Vec<String> = (0..1000)
         .map(|n| rsa().token_with(&json!({"alg": "RS256", "kid": format!("k{n}")}).to_string(), "{}"))
         .collect();
     for token in &tokens {
-        assert_eq!(code(&verifier.verify_at(token.as_bytes(), start + 59).await.unwrap_err()), "unknown_key");
+        assert_eq!(
+            code(
+                &verifier
+                    .verify_at(token.as_bytes(), start + 59)
+                    .await
+                    .unwrap_err()
+            ),
+            "unknown_key"
+        );
     }
     assert_eq!(provider.count("GET /keys"), 1);
-    verifier.verify_at(tokens[0].as_bytes(), start + 118).await.unwrap_err();
+    verifier
+        .verify_at(tokens[0].as_bytes(), start + 118)
+        .await
+        .unwrap_err();
     assert_eq!(provider.count("GET /keys"), 1);
-    verifier.verify_at(tokens[0].as_bytes(), start + 119).await.unwrap_err();
+    verifier
+        .verify_at(tokens[0].as_bytes(), start + 119)
+        .await
+        .unwrap_err();
     assert_eq!(provider.count("GET /keys"), 2);
     assert_eq!(provider.count("GET /.well-known/openid-configuration"), 0);
 }
@@ -154,12 +198,18 @@ async fn an_unknown_key_while_the_provider_is_down_is_not_the_tokens_fault() {
     let mut provider = Provider::start().await;
     let verifier = verifier(&provider);
     let start = now();
-    verifier.verify_at(provider.token().as_bytes(), start).await.unwrap();
+    verifier
+        .verify_at(provider.token().as_bytes(), start)
+        .await
+        .unwrap();
     provider.settings().signer = other_rsa();
     let new = provider.token();
     provider.stop().await;
     for later in [1, 2, 59] {
-        let error = verifier.verify_at(new.as_bytes(), start + later).await.unwrap_err();
+        let error = verifier
+            .verify_at(new.as_bytes(), start + later)
+            .await
+            .unwrap_err();
         assert_eq!(code(&error), "unavailable", "after {later} s: {error}");
     }
 }
@@ -178,7 +228,10 @@ async fn stale_keys_are_confirmed_in_the_background_without_being_sent_again() {
     while Arc::ptr_eq(&before, &verifier.keys().current().unwrap()) {
         tokio::task::yield_now().await;
     }
-    assert_eq!(verifier.keys().current().unwrap().key_document.fresh_until, start + 3601 + 3600);
+    assert_eq!(
+        verifier.keys().current().unwrap().key_document.fresh_until,
+        start + 3601 + 3600
+    );
     assert_eq!(provider.count("GET /keys"), 2);
 }
 
@@ -186,8 +239,17 @@ async fn stale_keys_are_confirmed_in_the_background_without_being_sent_again() {
 async fn a_bad_token_is_refused_before_the_provider_is_asked() {
     let provider = Provider::start().await;
     let verifier = verifier(&provider);
-    for (bad, reason) in [("", "malformed"), ("a.b.c", "malformed"), ("e30.e30.", "bad_header"), ("a.b.c.d.e", "encrypted")] {
-        assert_eq!(code(&verifier.verify(bad.as_bytes()).await.unwrap_err()), reason, "{bad}");
+    for (bad, reason) in [
+        ("", "malformed"),
+        ("a.b.c", "malformed"),
+        ("e30.e30.", "bad_header"),
+        ("a.b.c.d.e", "encrypted"),
+    ] {
+        assert_eq!(
+            code(&verifier.verify(bad.as_bytes()).await.unwrap_err()),
+            reason,
+            "{bad}"
+        );
     }
     assert_eq!(provider.count("GET /keys"), 0);
 }
@@ -196,32 +258,64 @@ async fn a_bad_token_is_refused_before_the_provider_is_asked() {
 async fn another_clients_token_is_refused_for_good_and_not_for_now() {
     let provider = Provider::start().await;
     let other = Verifier::new(provider.issuer(), "another-client", provider.http()).unwrap();
-    assert_eq!(code(&other.verify(provider.token().as_bytes()).await.unwrap_err()), "wrong_audience");
+    assert_eq!(
+        code(&other.verify(provider.token().as_bytes()).await.unwrap_err()),
+        "wrong_audience"
+    );
 }
 
 #[tokio::test]
 async fn a_provider_that_lies_about_itself_is_not_used() {
     type Lie = fn(&mut serde_json::Value);
     let lies: [(Lie, &str); 6] = [
-        (|document| document["issuer"] = "https://evil.example".into(), "is for the issuer"),
-        (|document| drop(document.as_object_mut().unwrap().remove("issuer")), "\"issuer\""),
-        (|document| drop(document.as_object_mut().unwrap().remove("jwks_uri")), "\"jwks_uri\""),
-        (|document| document["jwks_uri"] = "http://192.0.2.1/keys".into(), "unsafe \"jwks_uri\""),
-        (|document| document["jwks_uri"] = "file:///etc/passwd".into(), "unsafe \"jwks_uri\""),
-        (|document| document["token_endpoint"] = json!(["x"]), "\"token_endpoint\""),
+        (
+            |document| document["issuer"] = "https://evil.example".into(),
+            "is for the issuer",
+        ),
+        (
+            |document| drop(document.as_object_mut().unwrap().remove("issuer")),
+            "\"issuer\"",
+        ),
+        (
+            |document| drop(document.as_object_mut().unwrap().remove("jwks_uri")),
+            "\"jwks_uri\"",
+        ),
+        (
+            |document| document["jwks_uri"] = "http://192.0.2.1/keys".into(),
+            "unsafe \"jwks_uri\"",
+        ),
+        (
+            |document| document["jwks_uri"] = "file:///etc/passwd".into(),
+            "unsafe \"jwks_uri\"",
+        ),
+        (
+            |document| document["token_endpoint"] = json!(["x"]),
+            "\"token_endpoint\"",
+        ),
     ];
     for (lie, reason) in lies {
         let provider = Provider::start().await;
         provider.settings().discovery = Box::new(lie);
-        let error = verifier(&provider).verify(provider.token().as_bytes()).await.unwrap_err();
-        assert!(matches!(error, VerifyError::Provider(_)) && error.to_string().contains(reason), "{error}");
+        let error = verifier(&provider)
+            .verify(provider.token().as_bytes())
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(error, VerifyError::Provider(_)) && error.to_string().contains(reason),
+            "{error}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_provider_that_answers_badly_is_not_used() {
     const DISCOVERY: &str = "/.well-known/openid-configuration";
-    let html = |path| (path, Instead::Reply(200, "text/html; charset=utf-8", "<p>Sign on to WiFi</p>".into()));
+    let html = |path| {
+        (
+            path,
+            Instead::Reply(200, "text/html; charset=utf-8", "<p>Sign on to WiFi</p>".into()),
+        )
+    };
     let big = format!("{{\"keys\":[],\"x\":\"{}\"}}", "x".repeat(256 * 1024));
     let deep = format!("{}{}", "{\"a\":".repeat(10_000), "}".repeat(10_000));
     let cases: Vec<((&'static str, Instead), &str)> = vec![
@@ -230,14 +324,39 @@ async fn a_provider_that_answers_badly_is_not_used() {
         (html(DISCOVERY), "instead of JSON"),
         ((DISCOVERY, Instead::Endless), "larger than 256 KiB"),
         ((DISCOVERY, Instead::Drip), "did not answer in time"),
-        ((DISCOVERY, Instead::Redirect("https://evil.example/".into())), "redirects to https://evil.example"),
+        (
+            (DISCOVERY, Instead::Redirect("https://evil.example/".into())),
+            "redirects to https://evil.example",
+        ),
         ((DISCOVERY, Instead::Redirect(DISCOVERY.into())), "without end"),
-        ((DISCOVERY, Instead::Reply(200, "application/json", deep)), "nests deeper"),
-        ((DISCOVERY, Instead::Reply(200, "application/json", "{\"issuer\":\"a\",\"issuer\":\"b\"}".into())), "twice"),
+        (
+            (DISCOVERY, Instead::Reply(200, "application/json", deep)),
+            "nests deeper",
+        ),
+        (
+            (
+                DISCOVERY,
+                Instead::Reply(
+                    200,
+                    "application/json",
+                    "{\"issuer\":\"a\",\"issuer\":\"b\"}".into(),
+                ),
+            ),
+            "twice",
+        ),
         (html("/keys"), "instead of JSON"),
-        (("/keys", Instead::Reply(200, "application/json", big)), "larger than 256 KiB"),
-        (("/keys", Instead::Reply(200, "application/json", "{}".into())), "no \"keys\""),
-        (("/keys", Instead::Redirect("/other".into())), "redirects to /other"),
+        (
+            ("/keys", Instead::Reply(200, "application/json", big)),
+            "larger than 256 KiB",
+        ),
+        (
+            ("/keys", Instead::Reply(200, "application/json", "{}".into())),
+            "no \"keys\"",
+        ),
+        (
+            ("/keys", Instead::Redirect("/other".into())),
+            "redirects to /other",
+        ),
         (("/keys", Instead::Endless), "larger than 256 KiB"),
     ];
     for ((path, instead), reason) in cases {
@@ -246,34 +365,58 @@ async fn a_provider_that_answers_badly_is_not_used() {
         let http = Http::default().with_deadline(Duration::from_millis(500));
         let verifier = Verifier::new(provider.issuer(), CLIENT, Arc::new(http)).unwrap();
         let error = verifier.verify(provider.token().as_bytes()).await.unwrap_err();
-        assert!(matches!(error, VerifyError::Provider(_)) && error.to_string().contains(reason), "{path}: {error}");
-        assert!(error.to_string().contains(&provider.world.issuer), "the address is in the message: {error}");
+        assert!(
+            matches!(error, VerifyError::Provider(_)) && error.to_string().contains(reason),
+            "{path}: {error}"
+        );
+        assert!(
+            error.to_string().contains(&provider.world.issuer),
+            "the address is in the message: {error}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_document_may_move_within_its_own_server() {
     let provider = Provider::start().await;
-    let document = json!({"issuer": provider.world.issuer, "jwks_uri": format!("{}/keys", provider.world.issuer)});
+    let document =
+        json!({"issuer": provider.world.issuer, "jwks_uri": format!("{}/keys", provider.world.issuer)});
     {
         let mut settings = provider.settings();
-        settings.instead.insert("/.well-known/openid-configuration", Instead::Redirect("/one".into()));
+        settings.instead.insert(
+            "/.well-known/openid-configuration",
+            Instead::Redirect("/one".into()),
+        );
         settings.instead.insert("/one", Instead::Redirect("/two".into()));
-        settings.instead.insert("/two", Instead::Redirect("/three".into()));
-        settings.instead.insert("/three", Instead::Reply(200, "application/json", document.to_string()));
+        settings
+            .instead
+            .insert("/two", Instead::Redirect("/three".into()));
+        settings.instead.insert(
+            "/three",
+            Instead::Reply(200, "application/json", document.to_string()),
+        );
     }
-    verifier(&provider).verify(provider.token().as_bytes()).await.unwrap();
+    verifier(&provider)
+        .verify(provider.token().as_bytes())
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
 async fn clocks_two_minutes_apart_are_told_apart() {
     let provider = Provider::start().await;
     let verifier = verifier(&provider);
-    for (clock, life, expected) in [(-50, 300, None), (50, 300, None), (120, 300, Some("issued_in_future")), (-120, 30, Some("expired"))] {
+    for (clock, life, expected) in [
+        (-50, 300, None),
+        (50, 300, None),
+        (120, 300, Some("issued_in_future")),
+        (-120, 30, Some("expired")),
+    ] {
         {
             let mut settings = provider.settings();
             settings.clock = clock;
-            settings.claims = Box::new(move |claims| claims["exp"] = json!(claims["iat"].as_u64().unwrap() + life));
+            settings.claims =
+                Box::new(move |claims| claims["exp"] = json!(claims["iat"].as_u64().unwrap() + life));
         }
         let result = verifier.verify(provider.token().as_bytes()).await;
         assert_eq!(result.as_ref().err().map(code), expected, "{clock}");

@@ -17,11 +17,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-pub const CLIENT: &str = "ssh-login";
+pub(crate) const CLIENT: &str = "ssh-login";
 
 /// What to answer instead of the truth.
 #[derive(Clone)]
-pub enum Instead {
+pub(crate) enum Instead {
     Status(u16),
     /// Status, content type, body.
     Reply(u16, &'static str, String),
@@ -34,26 +34,26 @@ pub enum Instead {
 
 type Change = Box<dyn Fn(&mut Value) + Send>;
 
-pub struct Settings {
-    pub discovery: Change,
-    pub header: Change,
-    pub claims: Change,
-    pub token_reply: Change,
-    pub device_reply: Change,
+pub(crate) struct Settings {
+    pub(crate) discovery: Change,
+    pub(crate) header: Change,
+    pub(crate) claims: Change,
+    pub(crate) token_reply: Change,
+    pub(crate) device_reply: Change,
     /// What the authorization response says besides code and state.
-    pub response: Change,
-    pub signer: &'static SigningKey,
-    pub published: Vec<Value>,
-    pub instead: HashMap<&'static str, Instead>,
-    pub cache_control: &'static str,
-    pub rotates: bool,
-    pub keeps_refresh_token: bool,
-    pub refresh_without_id_token: bool,
-    pub secret: Option<&'static str>,
+    pub(crate) response: Change,
+    pub(crate) signer: &'static SigningKey,
+    pub(crate) published: Vec<Value>,
+    pub(crate) instead: HashMap<&'static str, Instead>,
+    pub(crate) cache_control: &'static str,
+    pub(crate) rotates: bool,
+    pub(crate) keeps_refresh_token: bool,
+    pub(crate) refresh_without_id_token: bool,
+    pub(crate) secret: Option<&'static str>,
     /// Errors for the polls of a device login, in turn; then success.
-    pub polls: VecDeque<&'static str>,
+    pub(crate) polls: VecDeque<&'static str>,
     /// Seconds that the provider's clock is off.
-    pub clock: i64,
+    pub(crate) clock: i64,
 }
 
 impl Default for Settings {
@@ -90,25 +90,25 @@ struct Grants {
     count: u64,
 }
 
-pub struct World {
-    pub issuer: String,
+pub(crate) struct World {
+    pub(crate) issuer: String,
     settings: Mutex<Settings>,
     grants: Mutex<Grants>,
     /// `GET /keys` and so on, in the order they came.
     requests: Mutex<Vec<String>>,
     /// The forms of requests to the token endpoint.
-    pub forms: Mutex<Vec<HashMap<String, String>>>,
-    pub authorizations: Mutex<Vec<Option<String>>>,
+    pub(crate) forms: Mutex<Vec<HashMap<String, String>>>,
+    pub(crate) authorizations: Mutex<Vec<Option<String>>>,
 }
 
-pub struct Provider {
-    pub world: Arc<World>,
+pub(crate) struct Provider {
+    pub(crate) world: Arc<World>,
     task: Option<JoinHandle<()>>,
     address: std::net::SocketAddr,
 }
 
 impl Provider {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let world = Arc::new(World {
@@ -119,7 +119,11 @@ impl Provider {
             forms: Mutex::default(),
             authorizations: Mutex::default(),
         });
-        let mut provider = Self { world, task: None, address };
+        let mut provider = Self {
+            world,
+            task: None,
+            address,
+        };
         provider.task = Some(provider.serve(listener));
         provider
     }
@@ -130,50 +134,56 @@ impl Provider {
     }
 
     /// The provider is gone: connections are refused.
-    pub async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         if let Some(task) = self.task.take() {
             task.abort();
             let _ = task.await;
         }
     }
 
-    pub async fn start_again(&mut self) {
+    pub(crate) async fn start_again(&mut self) {
         let listener = TcpListener::bind(self.address).await.unwrap();
         self.task = Some(self.serve(listener));
     }
 
-    pub fn settings(&self) -> MutexGuard<'_, Settings> {
+    pub(crate) fn settings(&self) -> MutexGuard<'_, Settings> {
         self.world.settings.lock().unwrap()
     }
 
-    pub fn issuer(&self) -> Issuer {
+    pub(crate) fn issuer(&self) -> Issuer {
         Issuer::parse(&self.world.issuer).unwrap()
     }
 
-    pub fn http(&self) -> Arc<Http> {
+    pub(crate) fn http(&self) -> Arc<Http> {
         Arc::default()
     }
 
     /// How often something was asked, as in `GET /keys`.
-    pub fn count(&self, request: &str) -> usize {
-        self.world.requests.lock().unwrap().iter().filter(|seen| *seen == request).count()
+    pub(crate) fn count(&self, request: &str) -> usize {
+        self.world
+            .requests
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|seen| *seen == request)
+            .count()
     }
 
-    pub fn forget_requests(&self) {
+    pub(crate) fn forget_requests(&self) {
         self.world.requests.lock().unwrap().clear();
     }
 
-    pub fn revoked(&self) -> Vec<(String, String)> {
+    pub(crate) fn revoked(&self) -> Vec<(String, String)> {
         self.world.grants.lock().unwrap().revoked.clone()
     }
 
     /// Ends all sessions, as an administrator would.
-    pub fn end_sessions(&self) {
+    pub(crate) fn end_sessions(&self) {
         self.world.grants.lock().unwrap().refresh_tokens.clear();
     }
 
     /// A token as it would be given out.
-    pub fn token(&self) -> String {
+    pub(crate) fn token(&self) -> String {
         self.world.id_token(&self.settings(), None, None)
     }
 }
@@ -195,7 +205,9 @@ impl World {
         (settings.claims)(&mut claims);
         let mut header = settings.signer.header();
         (settings.header)(&mut header);
-        settings.signer.token_with(&header.to_string(), &claims.to_string())
+        settings
+            .signer
+            .token_with(&header.to_string(), &claims.to_string())
     }
 
     fn next(&self, what: &str) -> String {
@@ -207,7 +219,11 @@ impl World {
 
 async fn answer(State(world): State<Arc<World>>, request: Request) -> Response {
     let path = request.uri().path().to_owned();
-    world.requests.lock().unwrap().push(format!("{} {path}", request.method()));
+    world
+        .requests
+        .lock()
+        .unwrap()
+        .push(format!("{} {path}", request.method()));
     let instead = world.settings.lock().unwrap().instead.get(path.as_str()).cloned();
     if let Some(instead) = instead {
         return instead.into_response();
@@ -215,12 +231,13 @@ async fn answer(State(world): State<Arc<World>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
     let form: HashMap<String, String> = form_pairs(&body).collect();
-    let query: HashMap<String, String> = form_pairs(parts.uri.query().unwrap_or_default().as_bytes()).collect();
+    let query: HashMap<String, String> =
+        form_pairs(parts.uri.query().unwrap_or_default().as_bytes()).collect();
     match path.as_str() {
         "/.well-known/openid-configuration" => world.discovery(),
         "/keys" => world.keys(&parts.headers),
         "/authorize" => world.authorize(&query),
-        "/token" => {
+        "/token" | "/moved" => {
             world.forms.lock().unwrap().push(form.clone());
             world.token(&form, &parts.headers)
         }
@@ -239,7 +256,10 @@ fn form_pairs(text: &[u8]) -> impl Iterator<Item = (String, String)> + '_ {
 }
 
 fn refuse(error: &str) -> Response {
-    (StatusCode::BAD_REQUEST, axum::Json(json!({"error": error, "error_description": format!("words about {error}")})))
+    (
+        StatusCode::BAD_REQUEST,
+        axum::Json(json!({"error": error, "error_description": format!("words about {error}")})),
+    )
         .into_response()
 }
 
@@ -259,15 +279,28 @@ impl World {
             "grant_types_supported": ["authorization_code", "refresh_token"],
         });
         (settings.discovery)(&mut document);
-        ([(header::CACHE_CONTROL, settings.cache_control)], axum::Json(document)).into_response()
+        (
+            [(header::CACHE_CONTROL, settings.cache_control)],
+            axum::Json(document),
+        )
+            .into_response()
     }
 
     fn keys(&self, headers: &HeaderMap) -> Response {
         let settings = self.settings.lock().unwrap();
         let document = json!({"keys": settings.published}).to_string();
-        let etag = format!("\"{}\"", b64(&digest::digest(&digest::SHA256, document.as_bytes()).as_ref()[..8]));
-        let caching = [(header::CACHE_CONTROL, settings.cache_control.to_owned()), (header::ETAG, etag.clone())];
-        if headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes()) {
+        let etag = format!(
+            "\"{}\"",
+            b64(&digest::digest(&digest::SHA256, document.as_bytes()).as_ref()[..8])
+        );
+        let caching = [
+            (header::CACHE_CONTROL, settings.cache_control.to_owned()),
+            (header::ETAG, etag.clone()),
+        ];
+        if headers
+            .get(header::IF_NONE_MATCH)
+            .is_some_and(|known| known.as_bytes() == etag.as_bytes())
+        {
             return (StatusCode::NOT_MODIFIED, caching).into_response();
         }
         (caching, [(header::CONTENT_TYPE, "application/json")], document).into_response()
@@ -278,20 +311,30 @@ impl World {
         assert_eq!(query["response_type"], "code");
         assert_eq!(query["code_challenge_method"], "S256");
         let code = self.next("code");
-        let grant = (query.get("nonce").cloned(), query["code_challenge"].clone(), query["redirect_uri"].clone());
+        let grant = (
+            query.get("nonce").cloned(),
+            query["code_challenge"].clone(),
+            query["redirect_uri"].clone(),
+        );
         self.grants.lock().unwrap().codes.insert(code.clone(), grant);
         let mut response = json!({"code": code, "state": query["state"]});
         (self.settings.lock().unwrap().response)(&mut response);
         let mut target = url::Url::parse(&query["redirect_uri"]).unwrap();
         for (name, value) in response.as_object().unwrap() {
-            target.query_pairs_mut().append_pair(name, value.as_str().unwrap());
+            target
+                .query_pairs_mut()
+                .append_pair(name, value.as_str().unwrap());
         }
         (StatusCode::FOUND, [(header::LOCATION, target.to_string())]).into_response()
     }
 
     fn device(&self, form: &HashMap<String, String>) -> Response {
         assert_eq!(form["client_id"], CLIENT);
-        assert_eq!(form["code_challenge"].len(), 43, "PKCE goes along where the provider lists it");
+        assert_eq!(
+            form["code_challenge"].len(),
+            43,
+            "PKCE goes along where the provider lists it"
+        );
         let issuer = &self.issuer;
         let mut reply = json!({
             "device_code": "dev", "user_code": "WDJB-MJHT", "verification_uri": format!("{issuer}/enter"),
@@ -303,19 +346,28 @@ impl World {
     }
 
     fn token(&self, form: &HashMap<String, String>, headers: &HeaderMap) -> Response {
-        let authorization = headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned());
+        let authorization = headers
+            .get(header::AUTHORIZATION)
+            .map(|value| value.to_str().unwrap().to_owned());
         self.authorizations.lock().unwrap().push(authorization.clone());
         let secret = self.settings.lock().unwrap().secret;
         if let Some(secret) = secret {
             let basic = format!("Basic {}", STANDARD.encode(format!("{CLIENT}:{secret}")));
-            if authorization.as_deref() != Some(&basic) && form.get("client_secret").map(String::as_str) != Some(secret) {
-                return (StatusCode::UNAUTHORIZED, axum::Json(json!({"error": "invalid_client"}))).into_response();
+            if authorization.as_deref() != Some(&basic)
+                && form.get("client_secret").map(String::as_str) != Some(secret)
+            {
+                return (
+                    StatusCode::UNAUTHORIZED,
+                    axum::Json(json!({"error": "invalid_client"})),
+                )
+                    .into_response();
             }
         }
         assert_eq!(form.get("client_id").map(String::as_str), Some(CLIENT));
         match form["grant_type"].as_str() {
             "authorization_code" => {
-                let Some((nonce, challenge, redirect_uri)) = self.grants.lock().unwrap().codes.remove(&form["code"])
+                let Some((nonce, challenge, redirect_uri)) =
+                    self.grants.lock().unwrap().codes.remove(&form["code"])
                 else {
                     return refuse("invalid_grant");
                 };
@@ -368,7 +420,11 @@ impl World {
             reply["id_token"] = self.id_token(&settings, nonce, Some(&access_token)).into();
         }
         if with_refresh_token {
-            self.grants.lock().unwrap().refresh_tokens.push(refresh_token.clone());
+            self.grants
+                .lock()
+                .unwrap()
+                .refresh_tokens
+                .push(refresh_token.clone());
             reply["refresh_token"] = refresh_token.into();
         }
         (settings.token_reply)(&mut reply);
@@ -380,9 +436,12 @@ impl IntoResponse for Instead {
     fn into_response(self) -> Response {
         match self {
             Self::Status(status) => StatusCode::from_u16(status).unwrap().into_response(),
-            Self::Reply(status, content_type, body) => {
-                (StatusCode::from_u16(status).unwrap(), [(header::CONTENT_TYPE, content_type)], body).into_response()
-            }
+            Self::Reply(status, content_type, body) => (
+                StatusCode::from_u16(status).unwrap(),
+                [(header::CONTENT_TYPE, content_type)],
+                body,
+            )
+                .into_response(),
             Self::Redirect(target) => (StatusCode::FOUND, [(header::LOCATION, target)]).into_response(),
             Self::Endless => {
                 let chunk = axum::body::Bytes::from(vec![b' '; 64 * 1024]);
@@ -405,7 +464,10 @@ where
     tokio::spawn(async move {
         loop {
             let chunk = next(()).await;
-            if tokio::io::AsyncWriteExt::write_all(&mut writer, &chunk).await.is_err() {
+            if tokio::io::AsyncWriteExt::write_all(&mut writer, &chunk)
+                .await
+                .is_err()
+            {
                 return;
             }
         }
@@ -426,7 +488,11 @@ impl axum::body::HttpBody for ReaderBody {
     ) -> std::task::Poll<Option<Result<hyper::body::Frame<Self::Data>, Self::Error>>> {
         let mut bytes = [0; 16 * 1024];
         let mut buffer = tokio::io::ReadBuf::new(&mut bytes);
-        std::task::ready!(tokio::io::AsyncRead::poll_read(std::pin::Pin::new(&mut self.0), context, &mut buffer))?;
+        std::task::ready!(tokio::io::AsyncRead::poll_read(
+            std::pin::Pin::new(&mut self.0),
+            context,
+            &mut buffer
+        ))?;
         let chunk = axum::body::Bytes::copy_from_slice(buffer.filled());
         std::task::Poll::Ready(Some(Ok(hyper::body::Frame::data(chunk))))
     }

@@ -10,59 +10,91 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use std::sync::LazyLock;
 
-pub fn b64(bytes: impl AsRef<[u8]>) -> String {
+pub(crate) fn b64(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-pub enum SigningKey {
-    Rsa { id: &'static str, pair: RsaKeyPair },
-    Ec { id: &'static str, pair: EcdsaKeyPair, algorithm: &'static str, curve: &'static str },
-    Ed { id: &'static str, pair: Ed25519KeyPair },
+pub(crate) enum SigningKey {
+    Rsa {
+        id: &'static str,
+        pair: RsaKeyPair,
+    },
+    Ec {
+        id: &'static str,
+        pair: EcdsaKeyPair,
+        algorithm: &'static str,
+        curve: &'static str,
+    },
+    Ed {
+        id: &'static str,
+        pair: Ed25519KeyPair,
+    },
 }
 
 static RSA: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::rsa("rsa-1"));
 static OTHER_RSA: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::rsa("rsa-2"));
 
 /// Made once per test program: RSA keys take long.
-pub fn rsa() -> &'static SigningKey {
+pub(crate) fn rsa() -> &'static SigningKey {
     &RSA
 }
 
-pub fn other_rsa() -> &'static SigningKey {
+pub(crate) fn other_rsa() -> &'static SigningKey {
     &OTHER_RSA
 }
 
 impl SigningKey {
-    pub fn rsa(id: &'static str) -> Self {
-        Self::Rsa { id, pair: RsaKeyPair::generate(KeySize::Rsa2048).unwrap() }
+    pub(crate) fn rsa(id: &'static str) -> Self {
+        Self::Rsa {
+            id,
+            pair: RsaKeyPair::generate(KeySize::Rsa2048).unwrap(),
+        }
     }
 
-    pub fn p256(id: &'static str) -> Self {
+    pub(crate) fn p256(id: &'static str) -> Self {
         let pair = EcdsaKeyPair::generate(&aws::ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
-        Self::Ec { id, pair, algorithm: "ES256", curve: "P-256" }
+        Self::Ec {
+            id,
+            pair,
+            algorithm: "ES256",
+            curve: "P-256",
+        }
     }
 
-    pub fn p384(id: &'static str) -> Self {
+    pub(crate) fn p384(id: &'static str) -> Self {
         let pair = EcdsaKeyPair::generate(&aws::ECDSA_P384_SHA384_FIXED_SIGNING).unwrap();
-        Self::Ec { id, pair, algorithm: "ES384", curve: "P-384" }
+        Self::Ec {
+            id,
+            pair,
+            algorithm: "ES384",
+            curve: "P-384",
+        }
     }
 
-    pub fn p521(id: &'static str) -> Self {
+    pub(crate) fn p521(id: &'static str) -> Self {
         let pair = EcdsaKeyPair::generate(&aws::ECDSA_P521_SHA512_FIXED_SIGNING).unwrap();
-        Self::Ec { id, pair, algorithm: "ES512", curve: "P-521" }
+        Self::Ec {
+            id,
+            pair,
+            algorithm: "ES512",
+            curve: "P-521",
+        }
     }
 
-    pub fn ed25519(id: &'static str) -> Self {
-        Self::Ed { id, pair: Ed25519KeyPair::generate().unwrap() }
+    pub(crate) fn ed25519(id: &'static str) -> Self {
+        Self::Ed {
+            id,
+            pair: Ed25519KeyPair::generate().unwrap(),
+        }
     }
 
-    pub fn id(&self) -> &'static str {
+    pub(crate) fn id(&self) -> &'static str {
         match self {
             Self::Rsa { id, .. } | Self::Ec { id, .. } | Self::Ed { id, .. } => id,
         }
     }
 
-    pub fn algorithm(&self) -> &'static str {
+    pub(crate) fn algorithm(&self) -> &'static str {
         match self {
             Self::Rsa { .. } => "RS256",
             Self::Ec { algorithm, .. } => algorithm,
@@ -71,13 +103,18 @@ impl SigningKey {
     }
 
     /// As it stands in a key set.
-    pub fn jwk(&self) -> Value {
+    pub(crate) fn jwk(&self) -> Value {
         match self {
             Self::Rsa { id, pair } => {
                 let public = RsaPublicKeyComponents::<Vec<u8>>::from(pair.public_key());
                 json!({"kty": "RSA", "kid": id, "use": "sig", "alg": "RS256", "n": b64(public.n), "e": b64(public.e)})
             }
-            Self::Ec { id, pair, algorithm, curve } => {
+            Self::Ec {
+                id,
+                pair,
+                algorithm,
+                curve,
+            } => {
                 let point = &pair.public_key().as_ref()[1..];
                 let (x, y) = point.split_at(point.len() / 2);
                 json!({"kty": "EC", "kid": id, "use": "sig", "alg": algorithm, "crv": curve, "x": b64(x), "y": b64(y)})
@@ -88,19 +125,21 @@ impl SigningKey {
         }
     }
 
-    pub fn header(&self) -> Value {
+    pub(crate) fn header(&self) -> Value {
         json!({"alg": self.algorithm(), "kid": self.id(), "typ": "JWT"})
     }
 
     /// A token with this key's own header.
-    pub fn token(&self, claims: &Value) -> String {
+    pub(crate) fn token(&self, claims: &Value) -> String {
         self.token_with(&self.header().to_string(), &claims.to_string())
     }
 
     /// Any header over any payload; the signature is of the algorithm that the header names, if this key can.
-    pub fn token_with(&self, header: &str, payload: &str) -> String {
+    pub(crate) fn token_with(&self, header: &str, payload: &str) -> String {
         let signed = format!("{}.{}", b64(header), b64(payload));
-        let algorithm = serde_json::from_str::<Value>(header).ok().and_then(|header| header["alg"].as_str().map(str::to_owned));
+        let algorithm = serde_json::from_str::<Value>(header)
+            .ok()
+            .and_then(|header| header["alg"].as_str().map(str::to_owned));
         let signature = self.sign(algorithm.as_deref().unwrap_or_default(), signed.as_bytes());
         format!("{signed}.{}", b64(signature))
     }
@@ -128,6 +167,6 @@ impl SigningKey {
 }
 
 /// A key set document.
-pub fn key_set(keys: &[Value]) -> String {
+pub(crate) fn key_set(keys: &[Value]) -> String {
     json!({ "keys": keys }).to_string()
 }

@@ -1,5 +1,4 @@
 //! A stage for stories with real programs: a CA, a certificate for the user who runs the test, and an agent on a socket.
-#![allow(dead_code, reason = "each test file plays another part of it")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -15,14 +14,14 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Everything that a story needs; all of it ends with it.
-pub struct Stage {
-    pub folder: TempDir,
-    pub ca: CaKey,
-    pub user: String,
-    pub socket: PathBuf,
-    pub activity: Activity,
-    pub cancel: CancellationToken,
-    pub agent: Option<JoinHandle<()>>,
+pub(crate) struct Stage {
+    pub(crate) folder: TempDir,
+    pub(crate) ca: CaKey,
+    pub(crate) user: String,
+    pub(crate) socket: PathBuf,
+    pub(crate) activity: Activity,
+    pub(crate) cancel: CancellationToken,
+    pub(crate) agent: Option<JoinHandle<()>>,
 }
 
 impl Drop for Stage {
@@ -32,7 +31,12 @@ impl Drop for Stage {
 }
 
 /// A certificate for `user` by `ca`, good for five minutes.
-pub fn credential(ca: &CaKey, user: &str) -> Arc<Credential> {
+pub(crate) fn credential(ca: &CaKey, user: &str) -> Arc<Credential> {
+    credential_with(ca, user, user)
+}
+
+/// A certificate that names `principal`, for logins as `user`.
+pub(crate) fn credential_with(ca: &CaKey, principal: &str, user: &str) -> Arc<Credential> {
     let key = SubjectKey::generate().expect("random bytes");
     let now = Now::read();
     let flag = |name: &str| (name.to_owned(), String::new());
@@ -40,7 +44,7 @@ pub fn credential(ca: &CaKey, user: &str) -> Arc<Credential> {
         subject: SubjectPublicKey::parse(&key.public_line()).expect("our own key"),
         serial: 42,
         key_id: "alice@example.com".parse().expect("a key id"),
-        principals: vec![user.parse().expect("a principal")],
+        principals: vec![principal.parse().expect("a principal")],
         valid_after: now.unix - 60,
         valid_before: now.unix + 300,
         critical_options: [].into(),
@@ -54,14 +58,14 @@ pub fn credential(ca: &CaKey, user: &str) -> Arc<Credential> {
 
 impl Stage {
     /// An agent that has its certificate.
-    pub fn ready(settings: AgentSettings) -> Self {
+    pub(crate) fn ready(settings: AgentSettings) -> Self {
         let (stage, fulfil) = Self::pending(settings);
         assert!(fulfil.ready(credential(&stage.ca, &stage.user)));
         stage
     }
 
     /// An agent whose certificate is still on its way.
-    pub fn pending(settings: AgentSettings) -> (Self, Fulfil) {
+    pub(crate) fn pending(settings: AgentSettings) -> (Self, Fulfil) {
         let folder = private_folder();
         let user = run("id", &["-un"]).trim().to_owned();
         let ca = CaKey::generate_ed25519().expect("random bytes");
@@ -83,12 +87,12 @@ impl Stage {
         (stage, fulfil)
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// A program that finds our agent, and no terminal, as its own.
-    pub fn program(&self, name: &str) -> Command {
+    pub(crate) fn program(&self, name: &str) -> Command {
         let mut command = Command::new(name);
         command
             .env("SSH_AUTH_SOCK", &self.socket)
@@ -98,7 +102,7 @@ impl Stage {
     }
 
     /// Writes an sshd's configuration and returns the command that serves one connection with it on stdin and stdout.
-    pub fn sshd(&self, name: &str) -> String {
+    pub(crate) fn sshd(&self, name: &str) -> String {
         if run("id", &["-u"]).trim() == "0" {
             fs::create_dir_all("/run/sshd").expect("root can make /run/sshd");
         }
@@ -135,8 +139,15 @@ impl Stage {
         )
     }
 
+    /// Adds a line to the configuration of the sshd of that name.
+    pub(crate) fn configure(&self, name: &str, line: &str) {
+        let path = self.path(&format!("{name}-config"));
+        let before = fs::read_to_string(&path).expect("the sshd was made");
+        fs::write(&path, format!("{before}{line}\n")).expect("written");
+    }
+
     /// The options that make an ssh meet `sshd` and use nothing of the person who runs the test.
-    pub fn ssh_options(sshd: &str) -> Vec<String> {
+    pub(crate) fn ssh_options(sshd: &str) -> Vec<String> {
         [
             "-F",
             "none",
@@ -158,7 +169,7 @@ impl Stage {
     }
 
     /// Logs in with our agent and runs `command` there.
-    pub fn ssh(&self, sshd: &str, more: &[&str], command: &str) -> Output {
+    pub(crate) fn ssh(&self, sshd: &str, more: &[&str], command: &str) -> Output {
         self.program("ssh")
             .args(Self::ssh_options(sshd))
             .arg("-o")
@@ -171,13 +182,13 @@ impl Stage {
     }
 
     /// What the sshd of that name wrote.
-    pub fn sshd_log(&self, name: &str) -> String {
+    pub(crate) fn sshd_log(&self, name: &str) -> String {
         fs::read_to_string(self.path(&format!("{name}-log"))).unwrap_or_default()
     }
 }
 
 /// A folder that nobody else can enter, as an agent wants it.
-pub fn private_folder() -> TempDir {
+pub(crate) fn private_folder() -> TempDir {
     tempfile::Builder::new()
         .permissions(fs::Permissions::from_mode(0o700))
         .tempdir()
@@ -185,31 +196,67 @@ pub fn private_folder() -> TempDir {
 }
 
 /// Settings with a short wait, so that a story about waiting stays short.
-pub fn settings() -> AgentSettings {
+pub(crate) fn settings() -> AgentSettings {
     AgentSettings {
         wait: Duration::from_secs(10),
         ..AgentSettings::default()
     }
 }
 
-pub fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().expect("a temporary path is text")
 }
 
-pub fn out(output: &Output) -> String {
+pub(crate) fn out(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-pub fn err(output: &Output) -> String {
+pub(crate) fn err(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// Runs a program that must succeed.
-pub fn run(name: &str, arguments: &[&str]) -> String {
+pub(crate) fn run(name: &str, arguments: &[&str]) -> String {
     let output = Command::new(name)
         .args(arguments)
         .output()
         .expect("the program is installed");
     assert!(output.status.success(), "{name} {arguments:?}: {output:?}");
     out(&output)
+}
+
+/// A log that a story can read.
+#[derive(Clone, Default)]
+pub(crate) struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl Log {
+    pub(crate) fn text(&self) -> String {
+        let bytes = self.0.lock().expect("nobody panicked while writing");
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0
+            .lock()
+            .expect("nobody panicked while writing")
+            .extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Keeps what this thread logs, from `info` on, until the guard goes.
+pub(crate) fn log_to_memory() -> (Log, tracing::subscriber::DefaultGuard) {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    (log, tracing::subscriber::set_default(subscriber))
 }

@@ -1,13 +1,11 @@
 //! The agent with the real ssh, sshd, ssh-add and ssh-keygen.
 
-mod stage;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+use crate::stage::{Stage, credential, credential_with, err, out, run, settings, text};
 use epithet_agent::AgentSettings;
-use stage::{Stage, credential, err, out, run, settings, text};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_login_works_and_sshd_logs_who_it_was() {
@@ -55,16 +53,8 @@ async fn a_login_works_when_binding_is_required_and_to_a_host_with_a_certificate
             text(&host_key),
         ],
     );
-    let configuration = stage.path("host-config");
-    let more = format!(
-        "HostCertificate {}\n",
-        stage.path("host-host-key-cert.pub").display()
-    );
-    fs::write(
-        &configuration,
-        fs::read_to_string(&configuration).unwrap() + &more,
-    )
-    .unwrap();
+    let certificate = stage.path("host-host-key-cert.pub");
+    stage.configure("host", &format!("HostCertificate {}", certificate.display()));
     // Only a host whose certificate is by that CA is believed, so this is a login to a host certificate.
     let known = stage.path("known-hosts");
     let host_ca_line = fs::read_to_string(stage.path("host-ca.pub")).unwrap();
@@ -86,9 +76,11 @@ async fn a_login_works_when_binding_is_required_and_to_a_host_with_a_certificate
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_else_is_logged_in_with_the_certificate() {
-    let stage = Stage::ready(settings());
+    let (stage, fulfil) = Stage::pending(settings());
+    // The host would let the certificate in, so it is the agent that has to say no.
+    fulfil.ready(credential_with(&stage.ca, &stage.user, "alice"));
     let sshd = stage.sshd("host");
-    let output = stage.ssh(&sshd, &["-l", "nobody"], "true");
+    let output = stage.ssh(&sshd, &[], "true");
     assert_ne!(output.status.code(), Some(0));
     assert_eq!(stage.activity.signatures(), 0);
     assert!(
@@ -116,9 +108,13 @@ fn plunder(stage: &Stage, sshd_onward: &str) -> String {
 
 /// The certificate as a file, for a host that kept it from the login itself.
 fn leak_certificate(stage: &Stage) {
-    let shown = out(&stage.program("ssh-add").arg("-L").output().unwrap());
+    let shown = out(&stage
+        .program("ssh-add")
+        .arg("-L")
+        .output()
+        .expect("ssh-add is installed"));
     assert!(shown.starts_with("ssh-ed25519-cert-v01@openssh.com "), "{shown}");
-    fs::write(stage.path("certificate.pub"), shown).unwrap();
+    fs::write(stage.path("certificate.pub"), shown).expect("written");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,14 +1,12 @@
 //! Every way in which a token can lie, and the one reason it is refused for.
 
-mod support;
-
+use crate::support::keys::{b64, key_set};
+use crate::support::{SigningKey, other_rsa, rsa};
 use epithet_oidc::Claims;
 use epithet_oidc::id_token::{Expectation, Previous, TokenError, verify};
 use epithet_oidc::jwks::KeySet;
 use epithet_oidc::jws::Algorithm;
 use serde_json::{Value, json};
-use support::keys::{b64, key_set};
-use support::{SigningKey, other_rsa, rsa};
 
 const ISSUER: &str = "https://idp.example";
 const CLIENT: &str = "ssh-login";
@@ -53,7 +51,10 @@ fn assert_refused(result: Result<Claims, TokenError>, code: &str, what: &str) {
 #[test]
 fn an_honest_token_is_believed() {
     let claims = check(&rsa().token(&claims()), &expected()).unwrap();
-    assert_eq!((claims.subject.as_str(), claims.expires_at, claims.issued_at), ("alice-1", NOW + 300, NOW));
+    assert_eq!(
+        (claims.subject.as_str(), claims.expires_at, claims.issued_at),
+        ("alice-1", NOW + 300, NOW)
+    );
     assert_eq!(claims.audience, [CLIENT]);
     assert_eq!(claims.raw["nonce"], "our nonce");
 }
@@ -73,12 +74,14 @@ fn every_algorithm_that_is_sound_works() {
     let set = KeySet::parse(key_set(&published).as_bytes()).unwrap();
     for key in &keys {
         let token = key.token(&claims());
-        verify(token.as_bytes(), &set, &expected(), NOW).unwrap_or_else(|error| panic!("{}: {error}", key.id()));
+        verify(token.as_bytes(), &set, &expected(), NOW)
+            .unwrap_or_else(|error| panic!("{}: {error}", key.id()));
     }
     for algorithm in ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"] {
         let header = json!({"alg": algorithm, "kid": rsa().id()}).to_string();
         let token = rsa().token_with(&header, &claims().to_string());
-        verify(token.as_bytes(), &set, &expected(), NOW).unwrap_or_else(|error| panic!("{algorithm}: {error}"));
+        verify(token.as_bytes(), &set, &expected(), NOW)
+            .unwrap_or_else(|error| panic!("{algorithm}: {error}"));
     }
 }
 
@@ -88,7 +91,8 @@ fn a_lie_in_the_claims_is_refused_by_its_own_reason() {
         b64(&aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes()).as_ref()[..16])
     };
     type Lie = Box<dyn Fn(&mut Value)>;
-    let set = |name: &'static str, value: Value| -> Lie { Box::new(move |claims| claims[name] = value.clone()) };
+    let set =
+        |name: &'static str, value: Value| -> Lie { Box::new(move |claims| claims[name] = value.clone()) };
     let without = |name: &'static str| -> Lie {
         Box::new(move |claims| drop(claims.as_object_mut().unwrap().remove(name)))
     };
@@ -110,7 +114,10 @@ fn a_lie_in_the_claims_is_refused_by_its_own_reason() {
         (set("aud", json!([CLIENT, "other"])), "extra_audience"),
         (without("aud"), "claim_missing"),
         (set("azp", "other".into()), "wrong_azp"),
-        (both(set("aud", json!([CLIENT, CLIENT])), without("azp")), "no_azp"),
+        (
+            both(set("aud", json!([CLIENT, CLIENT])), without("azp")),
+            "no_azp",
+        ),
         (set("azp", json!(7)), "claim_type"),
         (without("sub"), "claim_missing"),
         (set("sub", "".into()), "claim_type"),
@@ -128,31 +135,49 @@ fn a_lie_in_the_claims_is_refused_by_its_own_reason() {
         (set("nonce", "our nonc".into()), "wrong_nonce"),
         (without("nonce"), "wrong_nonce"),
         (set("nonce", json!(1)), "claim_type"),
-        (set("at_hash", hash("another access token").into()), "wrong_at_hash"),
+        (
+            set("at_hash", hash("another access token").into()),
+            "wrong_at_hash",
+        ),
         (set("at_hash", "".into()), "wrong_at_hash"),
         (set("typ", "Bearer".into()), "wrong_type"),
         (set("typ", "Refresh".into()), "wrong_type"),
-        (set("events", json!({"http://schemas.openid.net/event/backchannel-logout": {}})), "wrong_type"),
+        (
+            set(
+                "events",
+                json!({"http://schemas.openid.net/event/backchannel-logout": {}}),
+            ),
+            "wrong_type",
+        ),
     ];
     for (lie, code) in cases {
         let claims = with(lie);
-        assert_refused(check(&rsa().token(&claims), &expected()), code, &claims.to_string());
+        assert_refused(
+            check(&rsa().token(&claims), &expected()),
+            code,
+            &claims.to_string(),
+        );
     }
 }
 
 #[test]
 fn the_clocks_may_differ_by_a_minute_and_no_more() {
-    for (name, at_the_limit) in
-        [("exp", NOW - 59), ("nbf", NOW + 60), ("iat", NOW + 60), ("iat", NOW - 660)]
-    {
+    for (name, at_the_limit) in [
+        ("exp", NOW - 59),
+        ("nbf", NOW + 60),
+        ("iat", NOW + 60),
+        ("iat", NOW - 660),
+    ] {
         let claims = with(|claims| claims[name] = at_the_limit.into());
-        check(&rsa().token(&claims), &expected()).unwrap_or_else(|error| panic!("{name} {at_the_limit}: {error}"));
+        check(&rsa().token(&claims), &expected())
+            .unwrap_or_else(|error| panic!("{name} {at_the_limit}: {error}"));
     }
 }
 
 #[test]
 fn what_is_honest_though_unusual_is_believed() {
-    let hash = b64(&aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, ACCESS_TOKEN.as_bytes()).as_ref()[..16]);
+    let hash =
+        b64(&aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, ACCESS_TOKEN.as_bytes()).as_ref()[..16]);
     for claims in [
         with(|claims| claims["azp"] = CLIENT.into()),
         with(|claims| claims["aud"] = json!([CLIENT])),
@@ -168,7 +193,14 @@ fn what_is_honest_though_unusual_is_believed() {
         claims["aud"] = json!(["api", CLIENT]);
         claims["azp"] = CLIENT.into();
     });
-    check(&rsa().token(&several), &Expectation { trusted_audiences: &trusted, ..expected() }).unwrap();
+    check(
+        &rsa().token(&several),
+        &Expectation {
+            trusted_audiences: &trusted,
+            ..expected()
+        },
+    )
+    .unwrap();
 }
 
 #[test]
@@ -188,23 +220,42 @@ fn a_lie_in_the_header_is_refused_by_its_own_reason() {
         (header(|header| header["alg"] = "ES256".into()), "alg_mismatch"),
         (header(|header| header["alg"] = "PS256".into()), "alg_mismatch"),
         (header(|header| header["kid"] = "rsa-9".into()), "unknown_key"),
-        (header(|header| header["kid"] = "../../etc/passwd".into()), "unknown_key"),
+        (
+            header(|header| header["kid"] = "../../etc/passwd".into()),
+            "unknown_key",
+        ),
         (header(|header| header["kid"] = json!({})), "bad_header"),
-        (header(|header| header["crit"] = json!(["b64"])), "critical_header"),
+        (
+            header(|header| header["crit"] = json!(["b64"])),
+            "critical_header",
+        ),
         (header(|header| header["typ"] = "at+jwt".into()), "wrong_type"),
-        (header(|header| header["typ"] = "application/at+jwt".into()), "wrong_type"),
+        (
+            header(|header| header["typ"] = "application/at+jwt".into()),
+            "wrong_type",
+        ),
         (header(|header| header["typ"] = "dpop+jwt".into()), "wrong_type"),
         (header(|header| header["typ"] = "logout+jwt".into()), "wrong_type"),
-        ("{\"alg\":\"RS256\",\"kid\":\"rsa-1\",\"kid\":\"rsa-1\"}".to_owned(), "duplicate_header"),
+        (
+            "{\"alg\":\"RS256\",\"kid\":\"rsa-1\",\"kid\":\"rsa-1\"}".to_owned(),
+            "duplicate_header",
+        ),
     ];
     for (header, code) in cases {
-        assert_refused(check(&rsa().token_with(&header, &payload), &expected()), code, &header);
+        assert_refused(
+            check(&rsa().token_with(&header, &payload), &expected()),
+            code,
+            &header,
+        );
     }
     // A key of the liar's own, offered in the header, is not even looked at.
     let mut header = json!({"alg": "RS256", "kid": "rsa-1", "jku": "https://evil.example/keys"});
     header["jwk"] = other_rsa().jwk();
     assert_refused(
-        check(&other_rsa().token_with(&header.to_string(), &payload), &expected()),
+        check(
+            &other_rsa().token_with(&header.to_string(), &payload),
+            &expected(),
+        ),
         "bad_signature",
         "a key in the header",
     );
@@ -216,9 +267,20 @@ fn the_public_key_is_no_shared_secret() {
     use aws_lc_rs::hmac;
     let public = rsa().jwk()["n"].as_str().unwrap().to_owned();
     for name in ["HS256", "HS384", "HS512"] {
-        let signed = format!("{}.{}", b64(json!({"alg": name, "kid": "rsa-1"}).to_string()), b64(claims().to_string()));
-        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, public.as_bytes()), signed.as_bytes());
-        assert_refused(check(&format!("{signed}.{}", b64(tag)), &expected()), "alg_symmetric", name);
+        let signed = format!(
+            "{}.{}",
+            b64(json!({"alg": name, "kid": "rsa-1"}).to_string()),
+            b64(claims().to_string())
+        );
+        let tag = hmac::sign(
+            &hmac::Key::new(hmac::HMAC_SHA256, public.as_bytes()),
+            signed.as_bytes(),
+        );
+        assert_refused(
+            check(&format!("{signed}.{}", b64(tag)), &expected()),
+            "alg_symmetric",
+            name,
+        );
     }
 }
 
@@ -234,14 +296,30 @@ fn a_changed_token_is_refused() {
         (format!("{head}.{}", b64([0; 256])), "bad_signature"),
         (format!("{head}.{}", b64([0xff; 256])), "bad_signature"),
         (format!("{head}.{}", b64([1; 9000])), "bad_signature"),
-        (other_rsa().token_with(&rsa().header().to_string(), &claims().to_string()), "bad_signature"),
+        (
+            other_rsa().token_with(&rsa().header().to_string(), &claims().to_string()),
+            "bad_signature",
+        ),
         (format!("{token}.x"), "malformed"),
         (format!("{token}="), "malformed"),
         (format!("{header}.{richer}"), "malformed"),
         (format!("{token}.{token}").replacen('.', "", 1), "encrypted"),
         (rsa().token_with(&rsa().header().to_string(), "[]"), "bad_claims"),
-        (rsa().token_with(&rsa().header().to_string(), "\u{0}"), "bad_claims"),
-        (rsa().token_with(&rsa().header().to_string(), &format!("{}{}", &claims().to_string()[..claims().to_string().len() - 1], ",\"sub\":\"root\"}")), "duplicate_claim"),
+        (
+            rsa().token_with(&rsa().header().to_string(), "\u{0}"),
+            "bad_claims",
+        ),
+        (
+            rsa().token_with(
+                &rsa().header().to_string(),
+                &format!(
+                    "{}{}",
+                    &claims().to_string()[..claims().to_string().len() - 1],
+                    ",\"sub\":\"root\"}"
+                ),
+            ),
+            "duplicate_claim",
+        ),
         ("x".repeat(70_000), "too_long"),
         (String::new(), "malformed"),
     ];
@@ -263,23 +341,42 @@ fn keys_that_are_not_for_this_are_not_used() {
     let cases: Vec<(Vec<Value>, &str)> = vec![
         (vec![], "unknown_key"),
         (vec![change(|jwk| jwk["use"] = "enc".into())], "unknown_key"),
-        (vec![change(|jwk| jwk["key_ops"] = json!(["encrypt"]))], "unknown_key"),
+        (
+            vec![change(|jwk| jwk["key_ops"] = json!(["encrypt"]))],
+            "unknown_key",
+        ),
         (vec![change(|jwk| jwk["alg"] = "RSA-OAEP".into())], "unknown_key"),
         (vec![change(|jwk| jwk["alg"] = "RS512".into())], "alg_mismatch"),
         (vec![change(|jwk| jwk["kty"] = "oct".into())], "unknown_key"),
-        (vec![json!({"kty": "oct", "kid": "rsa-1", "alg": "HS256", "k": "c2VjcmV0"})], "unknown_key"),
-        (vec![json!(7), json!({"kty": "RSA", "kid": "rsa-1"}), json!(null)], "unknown_key"),
+        (
+            vec![json!({"kty": "oct", "kid": "rsa-1", "alg": "HS256", "k": "c2VjcmV0"})],
+            "unknown_key",
+        ),
+        (
+            vec![json!(7), json!({"kty": "RSA", "kid": "rsa-1"}), json!(null)],
+            "unknown_key",
+        ),
         (vec![rsa().jwk(), rsa().jwk()], "ambiguous_key"),
         (vec![change(short)], "weak_key"),
         (vec![change(|jwk| jwk["e"] = "AQ".into())], "weak_key"),
         (vec![change(|jwk| jwk["e"] = "AQAA".into())], "weak_key"),
-        (vec![change(|jwk| jwk["n"] = b64([0xff; 2048]).into())], "weak_key"),
+        (
+            vec![change(|jwk| jwk["n"] = b64([0xff; 2048]).into())],
+            "weak_key",
+        ),
     ];
     for (published, code) in cases {
         let set = KeySet::parse(key_set(&published).as_bytes()).unwrap();
-        assert_refused(verify(token.as_bytes(), &set, &expected(), NOW), code, &key_set(&published));
+        assert_refused(
+            verify(token.as_bytes(), &set, &expected(), NOW),
+            code,
+            &key_set(&published),
+        );
     }
-    let fine = [change(|jwk| jwk["key_ops"] = json!(["verify"])), change(|jwk| drop(jwk.as_object_mut().unwrap().remove("use")))];
+    let fine = [
+        change(|jwk| jwk["key_ops"] = json!(["verify"])),
+        change(|jwk| drop(jwk.as_object_mut().unwrap().remove("use"))),
+    ];
     for jwk in fine {
         let junk = json!({"kty": "future", "kid": "x"});
         let set = KeySet::parse(key_set(&[junk, jwk]).as_bytes()).unwrap();
@@ -295,21 +392,43 @@ fn a_token_without_a_key_id_needs_a_provider_with_one_key() {
         verify(token.as_bytes(), &set, &expected(), NOW)
     };
     verify_with(&[rsa().jwk(), SigningKey::p256("p").jwk()]).unwrap();
-    assert_refused(verify_with(&[rsa().jwk(), other_rsa().jwk()]), "ambiguous_key", "two RSA keys");
-    assert_refused(verify_with(&[SigningKey::p256("p").jwk()]), "unknown_key", "no RSA key");
+    assert_refused(
+        verify_with(&[rsa().jwk(), other_rsa().jwk()]),
+        "ambiguous_key",
+        "two RSA keys",
+    );
+    assert_refused(
+        verify_with(&[SigningKey::p256("p").jwk()]),
+        "unknown_key",
+        "no RSA key",
+    );
 }
 
 #[test]
 fn only_what_the_provider_lists_is_accepted() {
     let only_es256 = [Algorithm::ES256];
-    let expected = Expectation { algorithms: &only_es256, ..expected() };
-    assert_refused(check(&rsa().token(&claims()), &expected), "alg_not_offered", "RS256");
+    let expected = Expectation {
+        algorithms: &only_es256,
+        ..expected()
+    };
+    assert_refused(
+        check(&rsa().token(&claims()), &expected),
+        "alg_not_offered",
+        "RS256",
+    );
 }
 
 #[test]
 fn a_refreshed_token_is_for_the_same_person_and_login() {
-    let previous = Previous { subject: "alice-1".into(), auth_time: Some(NOW - 5000) };
-    let expected = Expectation { nonce: None, issued_within: None, previous: Some(&previous), ..expected() };
+    let previous = Previous {
+        subject: "alice-1".into(),
+        auth_time: Some(NOW - 5000), nonce: Some("our nonce".into()) };
+    let expected = Expectation {
+        nonce: None,
+        issued_within: None,
+        previous: Some(&previous),
+        ..expected()
+    };
     let login = |subject: &str, time: Value| {
         with(|claims| {
             claims["sub"] = subject.into();
@@ -321,6 +440,7 @@ fn a_refreshed_token_is_for_the_same_person_and_login() {
     for (claims, code) in [
         (login("mallory", (NOW - 5000).into()), "identity_changed"),
         (login("alice-1", NOW.into()), "identity_changed"),
+        (with(|claims| claims["nonce"] = "another".into()), "identity_changed"),
     ] {
         assert_refused(check(&rsa().token(&claims), &expected), code, &claims.to_string());
     }
@@ -328,21 +448,58 @@ fn a_refreshed_token_is_for_the_same_person_and_login() {
 
 #[test]
 fn a_login_that_must_be_recent_says_when_it_was() {
-    let expected = Expectation { max_age: Some(100), ..expected() };
+    let expected = Expectation {
+        max_age: Some(100),
+        ..expected()
+    };
     let login = |time: u64| with(|claims| claims["auth_time"] = time.into());
     check(&rsa().token(&login(NOW - 160)), &expected).unwrap();
-    assert_refused(check(&rsa().token(&login(NOW - 161)), &expected), "login_too_old", "161 s ago");
-    assert_refused(check(&rsa().token(&claims()), &expected), "claim_missing", "no auth_time");
+    assert_refused(
+        check(&rsa().token(&login(NOW - 161)), &expected),
+        "login_too_old",
+        "161 s ago",
+    );
+    assert_refused(
+        check(&rsa().token(&claims()), &expected),
+        "claim_missing",
+        "no auth_time",
+    );
 }
 
 #[test]
 fn a_key_set_is_bounded() {
     let key = SigningKey::ed25519("k").jwk();
-    let hundred: Vec<Value> = (0..100).map(|n| json!({"kty": "OKP", "crv": "Ed25519", "kid": n.to_string(), "x": key["x"]})).collect();
+    let hundred: Vec<Value> = (0..100)
+        .map(|n| json!({"kty": "OKP", "crv": "Ed25519", "kid": n.to_string(), "x": key["x"]}))
+        .collect();
     assert_eq!(KeySet::parse(key_set(&hundred).as_bytes()).unwrap().len(), 100);
     let more = [hundred, vec![key]].concat();
-    assert!(KeySet::parse(key_set(&more).as_bytes()).unwrap_err().to_string().contains("101 keys"));
+    assert!(
+        KeySet::parse(key_set(&more).as_bytes())
+            .unwrap_err()
+            .to_string()
+            .contains("101 keys")
+    );
     for bad in ["{}", "[]", "{\"keys\":{}}", "{\"keys\":[],\"keys\":[]}", ""] {
         assert!(KeySet::parse(bad.as_bytes()).is_err(), "{bad}");
     }
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(2000))]
+
+    /// Whatever single byte changes, it is another token, and nobody signed that one.
+    #[test]
+    fn no_changed_byte_is_believed(position in 0_usize..10_000, byte in proptest::prelude::any::<u8>()) {
+        let token = SIGNED.as_bytes();
+        let mut changed = token.to_vec();
+        let position = position % token.len();
+        changed[position] = byte;
+        // White space at an end is forgiven, and leaves a shorter token: that one must be refused, too.
+        if changed != token {
+            proptest::prop_assert!(verify(&changed, &keys(), &expected(), NOW).is_err());
+        }
+    }
+}
+
+static SIGNED: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| rsa().token(&claims()));

@@ -10,9 +10,9 @@ use url::Url;
 type Browse = Box<dyn FnMut(Url) -> Option<JoinHandle<()>> + Send>;
 
 /// Remembers what was shown; the browser does what it is told.
-pub struct Person {
-    pub shown: Vec<Notice>,
-    pub visits: Vec<JoinHandle<()>>,
+pub(crate) struct Person {
+    pub(crate) shown: Vec<Notice>,
+    pub(crate) visits: Vec<JoinHandle<()>>,
     browse: Browse,
     pastes: Option<mpsc::Receiver<String>>,
     on_paste: Option<Browse>,
@@ -20,14 +20,16 @@ pub struct Person {
 
 impl Person {
     /// Logs in like anybody.
-    pub fn with_browser() -> Self {
+    pub(crate) fn with_browser() -> Self {
         Self::browsing(|url| async move {
             visit(&url).await;
         })
     }
 
     /// Does something else with the address.
-    pub fn browsing<F: Future<Output = ()> + Send + 'static>(mut act: impl FnMut(Url) -> F + Send + 'static) -> Self {
+    pub(crate) fn browsing<F: Future<Output = ()> + Send + 'static>(
+        mut act: impl FnMut(Url) -> F + Send + 'static,
+    ) -> Self {
         Self {
             shown: Vec::new(),
             visits: Vec::new(),
@@ -38,12 +40,18 @@ impl Person {
     }
 
     /// Has no browser here.
-    pub fn without_browser() -> Self {
-        Self { shown: Vec::new(), visits: Vec::new(), browse: Box::new(|_| None), pastes: None, on_paste: None }
+    pub(crate) fn without_browser() -> Self {
+        Self {
+            shown: Vec::new(),
+            visits: Vec::new(),
+            browse: Box::new(|_| None),
+            pastes: None,
+            on_paste: None,
+        }
     }
 
     /// Has a browser elsewhere and pastes what it makes of the address.
-    pub fn pasting<F: Future<Output = Vec<String>> + Send + 'static>(
+    pub(crate) fn pasting<F: Future<Output = Vec<String>> + Send + 'static>(
         mut act: impl FnMut(Url) -> F + Send + 'static,
     ) -> Self {
         let (sender, receiver) = mpsc::channel(8);
@@ -55,11 +63,15 @@ impl Person {
                 }
             }))
         });
-        Self { pastes: Some(receiver), on_paste: Some(on_paste), ..Self::without_browser() }
+        Self {
+            pastes: Some(receiver),
+            on_paste: Some(on_paste),
+            ..Self::without_browser()
+        }
     }
 
     /// Everything that was shown, as on a terminal.
-    pub fn terminal(&self) -> String {
+    pub(crate) fn terminal(&self) -> String {
         self.shown.iter().map(|notice| format!("{notice}\n")).collect()
     }
 }
@@ -89,22 +101,26 @@ impl LoginUi for Person {
 }
 
 /// A browser that follows nothing by itself.
-pub fn browser() -> reqwest::Client {
-    reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap()
+pub(crate) fn browser() -> reqwest::Client {
+    reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .unwrap()
 }
 
 /// Where the provider sends the browser after the person agreed.
-pub async fn redirect_of(url: &Url) -> Url {
+pub(crate) async fn redirect_of(url: &Url) -> Url {
     let response = browser().get(url.clone()).send().await.unwrap();
     Url::parse(response.headers()["location"].to_str().unwrap()).unwrap()
 }
 
 /// Goes to the provider and comes back; status and text of the last page.
-pub async fn visit(url: &Url) -> (u16, String) {
+pub(crate) async fn visit(url: &Url) -> (u16, String) {
     fetch(redirect_of(url).await).await
 }
 
-pub async fn fetch(url: Url) -> (u16, String) {
+pub(crate) async fn fetch(url: Url) -> (u16, String) {
     let response = browser().get(url).send().await.unwrap();
     (response.status().as_u16(), response.text().await.unwrap())
 }

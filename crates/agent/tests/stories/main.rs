@@ -1,0 +1,5 @@
+//! Stories about the agent on its socket: with raw bytes, and with the real OpenSSH.
+
+mod real_openssh;
+mod socket;
+mod stage;

@@ -1,0 +1,65 @@
+//! What the login has to say, on the terminal of those who wait; and the browser.
+
+use epithet_oidc::browser::{self, BrowserChoice, BrowserError};
+use epithet_oidc::{LoginUi, Notice};
+use qrcode::QrCode;
+use qrcode::render::unicode::Dense1x2;
+use std::pin::Pin;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use url::Url;
+
+/// The largest QR code that a small terminal shows, in modules.
+const QR_MAX: usize = 57;
+
+/// The login's voice: progress when the broker listens, stderr when run by hand.
+pub(super) struct Screen {
+    browser: BrowserChoice,
+    is_plugin: bool,
+}
+
+impl Screen {
+    pub(super) fn new(browser: BrowserChoice, is_plugin: bool) -> Self {
+        Self { browser, is_plugin }
+    }
+}
+
+impl LoginUi for Screen {
+    fn show(&mut self, notice: &Notice) {
+        epithet_plugin::progress(&notice.to_string());
+        if let Notice::DeviceCode {
+            complete: Some(complete),
+            ..
+        } = notice
+            && let Some(code) = qr_code(complete.as_str())
+        {
+            epithet_plugin::progress(&code);
+        }
+    }
+
+    fn open_browser(&mut self, url: &Url) -> Result<(), BrowserError> {
+        browser::open(&self.browser, url)
+    }
+
+    fn pasted(&mut self) -> Pin<Box<dyn Future<Output = Option<String>> + Send + '_>> {
+        let is_plugin = self.is_plugin;
+        Box::pin(async move {
+            // As a plugin, stdin was the state: the pasted address comes as a request to the listener instead.
+            if is_plugin {
+                return None;
+            }
+            let mut lines = BufReader::new(tokio::io::stdin()).lines();
+            lines.next_line().await.ok().flatten()
+        })
+    }
+}
+
+/// The address as a QR code, when it fits a terminal.
+fn qr_code(text: &str) -> Option<String> {
+    let code = QrCode::new(text).ok().filter(|code| code.width() <= QR_MAX)?;
+    Some(
+        code.render::<Dense1x2>()
+            .dark_color(Dense1x2::Light)
+            .light_color(Dense1x2::Dark)
+            .build(),
+    )
+}

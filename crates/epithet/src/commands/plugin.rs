@@ -1,0 +1,127 @@
+//! `epithet plugin`: run a plugin by hand as the broker would, or check it against the protocol.
+
+use crate::cli::{Global, PluginCommand as Command};
+use anyhow::{Context, bail};
+use epithet_plugin::{Invocation, Observation, PluginCommand, RunLimits, Runner, progress_channel};
+use epithet_wire::display::sanitize_text;
+use epithet_wire::{PluginState, SecretBytes, format_duration};
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+use tracing_subscriber::filter::LevelFilter;
+
+/// Runs the chosen part of the kit.
+pub(crate) fn run(global: &Global, command: Command) -> anyhow::Result<ExitCode> {
+    crate::logging::start(global, &crate::config::Common::default(), LevelFilter::WARN)?;
+    match command {
+        Command::Run {
+            state,
+            save_state,
+            timeout,
+            command,
+        } => run_once(
+            &plugin(command)?,
+            state.as_deref(),
+            save_state.as_deref(),
+            timeout,
+        ),
+        Command::Check { .. } => bail!("epithet plugin check"),
+    }
+}
+
+/// One run, with everything that went over the streams; secrets only by their size.
+fn run_once(
+    command: &PluginCommand,
+    state: Option<&Path>,
+    save_state: Option<&Path>,
+    timeout: Duration,
+) -> anyhow::Result<ExitCode> {
+    let state = initial_state(state)?;
+    let mut out = std::io::stdout();
+    writeln!(out, "fd 0  {} bytes of state", state.len()).context("cannot print")?;
+    let observation = crate::runtime::run(1, |ending| async move {
+        let (sink, mut progress) = progress_channel();
+        let limits = RunLimits {
+            deadline: timeout,
+            ..RunLimits::default()
+        };
+        let runner = Runner::new(command.clone()).with_limits(limits);
+        let invocation = Invocation {
+            interactive: std::io::stderr().is_terminal(),
+            remote_session: std::env::var_os("SSH_CONNECTION").is_some(),
+            ..Invocation::default()
+        };
+        let telling = async {
+            while let Some(piece) = progress.next().await {
+                for line in piece.text.lines() {
+                    let _ = writeln!(std::io::stdout(), "fd 4  {line}");
+                }
+            }
+        };
+        let running = runner.observe(&state, &invocation, sink, ending);
+        Ok(tokio::join!(running, telling).0)
+    })?;
+    report(&observation, save_state)
+}
+
+fn report(observation: &Observation, save_state: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let mut out = std::io::stdout();
+    let reply = match &observation.outcome {
+        Ok(reply) => reply,
+        Err(error) => {
+            writeln!(out, "failed; the broker would keep its old state and token").context("cannot print")?;
+            bail!("{}", error.explain());
+        }
+    };
+    for line in sanitize_text(reply.stderr.as_bytes()).lines() {
+        writeln!(out, "fd 2  {line}").context("cannot print")?;
+    }
+    let how = if reply.token.header_value().encoded {
+        "travels base64url-encoded"
+    } else {
+        "travels as it is"
+    };
+    writeln!(out, "fd 1  a token of {} bytes ({how})", reply.token.size()).context("cannot print")?;
+    writeln!(out, "fd 3  {} bytes of new state", reply.state.len()).context("cannot print")?;
+    writeln!(out, "success after {}", format_duration(reply.elapsed)).context("cannot print")?;
+    if let Some(path) = save_state {
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(path)
+            .with_context(|| format!("--save-state {}", path.display()))?;
+        file.write_all(reply.state.expose())
+            .with_context(|| format!("--save-state {}", path.display()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn initial_state(path: Option<&Path>) -> anyhow::Result<PluginState> {
+    let Some(path) = path else {
+        return Ok(PluginState::default());
+    };
+    let bytes = std::fs::read(path).with_context(|| format!("--state {}", path.display()))?;
+    Ok(SecretBytes::new(bytes))
+}
+
+/// The words after `--`: one word is a command for the shell, as in `--auth`; more are program and arguments.
+fn plugin(words: Vec<OsString>) -> anyhow::Result<PluginCommand> {
+    let words = words
+        .into_iter()
+        .map(|word| {
+            word.into_string()
+                .map_err(|word| anyhow::anyhow!("{word:?} is not UTF-8"))
+        })
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let command = match <[String; 1]>::try_from(words) {
+        Ok([text]) => PluginCommand::Shell(text),
+        Err(words) => PluginCommand::Argv(words),
+    };
+    command.validate()?;
+    Ok(command)
+}

@@ -1,0 +1,480 @@
+//! The rules in the form that decides, and the decision. Pure: values in, a value out.
+//!
+//! A person may log in as a user of a host when a rule whose pattern covers the host, or the defaults, opens that user
+//! to one of the person's tags, and no such rule closes it to one of them. The most specific rule that opens it says
+//! for how long and with which options; a rule that grants this person nothing here says nothing.
+
+use crate::document::{Document, HostRule, Lifetime};
+use crate::pattern::{HostPattern, canonical_host};
+use epithet_wire::limits::CERTIFICATE_TTL;
+use epithet_wire::{HostName, Principal};
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::time::Duration;
+
+/// The extensions of a certificate for which no rule names any.
+pub const DEFAULT_EXTENSIONS: [&str; 3] = ["permit-pty", "permit-agent-forwarding", "permit-user-rc"];
+
+/// A [`Document`]'s users, groups, defaults and hosts, ready to decide.
+#[derive(Debug)]
+pub struct Rules {
+    users: HashMap<Box<str>, Tags>,
+    groups: HashMap<Box<str>, Tags>,
+    default_allow: Access,
+    default_deny: Access,
+    /// Most specific first.
+    rules: Vec<Rule>,
+    /// Which rules are for one name, and which have wildcards and have to be tried; both in the order of `rules`.
+    exact: HashMap<Box<str>, Vec<usize>>,
+    wild: Vec<usize>,
+    any_deny: bool,
+}
+
+/// Tags as small numbers, sorted.
+type Tags = Box<[u32]>;
+type Access = HashMap<Principal, Tags>;
+
+#[derive(Debug)]
+struct Rule {
+    pattern: HostPattern,
+    allow: Access,
+    deny: Access,
+    terms: Terms,
+}
+
+/// What a certificate granted by one rule may do, and for how long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    /// How long the certificate is valid.
+    pub expiration: Duration,
+    /// Its extensions.
+    pub extensions: BTreeMap<String, String>,
+    /// Its critical options.
+    pub critical_options: BTreeMap<String, String>,
+}
+
+/// Who asks, as the token said and the provider vouched for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Person {
+    /// The name that `users` has them by.
+    pub identity: String,
+    /// The groups they are in.
+    pub groups: Vec<String>,
+}
+
+/// Yes or no.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum Decision<'a> {
+    /// Yes.
+    Allowed(Allowed<'a>),
+    /// No.
+    Denied(Denial<'a>),
+}
+
+/// A yes: by which rule, and on what terms. Only [`Rules::evaluate`] makes one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Allowed<'a> {
+    /// The rule's pattern.
+    pub rule: &'a HostPattern,
+    /// The rule's terms.
+    pub terms: &'a Terms,
+}
+
+/// A no, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Denial<'a> {
+    /// Neither in `users` nor in a group that has tags.
+    UnknownUser,
+    /// No pattern covers the host. Defaults alone grant nothing.
+    NoRule,
+    /// Patterns cover the host, and none of them opens the user to this person.
+    NotAllowed,
+    /// Closed to this person, by this rule or (when there is none) by the defaults.
+    Forbidden(Option<&'a HostPattern>),
+}
+
+impl fmt::Display for Denial<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownUser => f.write_str("not in users, and in no group that has tags"),
+            Self::NoRule => f.write_str("no host pattern covers this host"),
+            Self::NotAllowed => f.write_str("no rule for this host allows this user to any of their tags"),
+            Self::Forbidden(Some(rule)) => write!(f, "denied by the rule for {rule}"),
+            Self::Forbidden(None) => f.write_str("denied by the defaults"),
+        }
+    }
+}
+
+impl Rules {
+    /// Prepares a document's rules.
+    pub fn new(document: &Document) -> Self {
+        let mut names = HashMap::new();
+        let mut tags = |list: &Vec<String>| -> Tags {
+            let mut tags: Vec<u32> = list
+                .iter()
+                .map(|tag| {
+                    let next = u32::try_from(names.len()).unwrap_or(u32::MAX);
+                    *names.entry(tag.clone()).or_insert(next)
+                })
+                .collect();
+            tags.sort_unstable();
+            tags.dedup();
+            tags.into()
+        };
+        let mut people = |map: &BTreeMap<String, Vec<String>>| -> HashMap<Box<str>, Tags> {
+            map.iter()
+                .map(|(name, list)| (name.as_str().into(), tags(list)))
+                .collect()
+        };
+        let (users, groups) = (people(&document.users), people(&document.groups));
+        let mut access = |map: &BTreeMap<Principal, Vec<String>>| -> Access {
+            map.iter()
+                .map(|(principal, list)| (principal.clone(), tags(list)))
+                .collect()
+        };
+        let defaults = &document.defaults;
+        let (default_allow, default_deny) = (access(&defaults.allow), access(&defaults.deny));
+        let life = document.default_expiration.or(defaults.expiration);
+        let rules: Vec<Rule> = document
+            .hosts
+            .iter()
+            .map(|(pattern, rule)| Rule {
+                pattern: pattern.clone(),
+                allow: access(&rule.allow),
+                deny: access(&rule.deny),
+                terms: Terms::new(rule, defaults, life),
+            })
+            .collect();
+        let mut exact: HashMap<Box<str>, Vec<usize>> = HashMap::new();
+        let mut wild = Vec::new();
+        for (index, rule) in rules.iter().enumerate() {
+            match rule.pattern.exact_name() {
+                Some(name) => exact.entry(name.into()).or_default().push(index),
+                None => wild.push(index),
+            }
+        }
+        let any_deny = !default_deny.is_empty() || rules.iter().any(|rule| !rule.deny.is_empty());
+        Self {
+            users,
+            groups,
+            default_allow,
+            default_deny,
+            rules,
+            exact,
+            wild,
+            any_deny,
+        }
+    }
+
+    /// Decides whether `person` may log in to `host` as `user`.
+    pub fn evaluate(&self, person: &Person, host: &HostName, user: &Principal) -> Decision<'_> {
+        let Some(tags) = self.tags_of(person) else {
+            return Decision::Denied(Denial::UnknownUser);
+        };
+        let host = canonical_host(host);
+        if self.any_deny
+            && let Some(denial) = self.forbidden(&tags, &host, user)
+        {
+            return Decision::Denied(denial);
+        }
+        let by_default = holds(&self.default_allow, user, &tags);
+        let mut covered = false;
+        for rule in self.covering(&host) {
+            covered = true;
+            if by_default || holds(&rule.allow, user, &tags) {
+                return Decision::Allowed(Allowed {
+                    rule: &rule.pattern,
+                    terms: &rule.terms,
+                });
+            }
+        }
+        Decision::Denied(if covered {
+            Denial::NotAllowed
+        } else {
+            Denial::NoRule
+        })
+    }
+
+    /// The patterns, most specific first.
+    pub fn patterns(&self) -> impl Iterator<Item = &HostPattern> {
+        self.rules.iter().map(|rule| &rule.pattern)
+    }
+
+    /// The rules that cover a host, most specific first: names without wildcards come before all others.
+    fn covering<'a, 'h>(&'a self, host: &'h str) -> impl Iterator<Item = &'a Rule> + use<'a, 'h> {
+        let exact = self.exact.get(host).into_iter().flatten();
+        let exact = exact.map(|index| &self.rules[*index]);
+        let wild = self.wild.iter().map(|index| &self.rules[*index]);
+        exact.chain(wild.filter(move |rule| rule.pattern.matches(host)))
+    }
+
+    fn forbidden(&self, tags: &[u32], host: &str, user: &Principal) -> Option<Denial<'_>> {
+        if holds(&self.default_deny, user, tags) {
+            return Some(Denial::Forbidden(None));
+        }
+        let exact = self.exact.get(host).into_iter().flatten();
+        exact
+            .chain(&self.wild)
+            .map(|index| &self.rules[*index])
+            .find(|rule| holds(&rule.deny, user, tags) && rule.pattern.matches(host))
+            .map(|rule| Denial::Forbidden(Some(&rule.pattern)))
+    }
+
+    /// A person's tags: their own and their groups'; `None` for somebody who is in neither list.
+    fn tags_of(&self, person: &Person) -> Option<std::borrow::Cow<'_, [u32]>> {
+        let own = self.users.get(person.identity.as_str());
+        let groups = person
+            .groups
+            .iter()
+            .filter_map(|group| self.groups.get(group.as_str()));
+        let mut all: Option<std::borrow::Cow<'_, [u32]>> = own.map(|tags| (&**tags).into());
+        for tags in groups {
+            match &mut all {
+                None => all = Some((&**tags).into()),
+                Some(all) => all.to_mut().extend_from_slice(tags),
+            }
+        }
+        all
+    }
+}
+
+fn holds(access: &Access, user: &Principal, tags: &[u32]) -> bool {
+    access
+        .get(user)
+        .is_some_and(|needed| tags.iter().any(|tag| needed.binary_search(tag).is_ok()))
+}
+
+impl Terms {
+    fn new(rule: &HostRule, defaults: &HostRule, life: Option<Lifetime>) -> Self {
+        let extensions = rule.extensions.as_ref().or(defaults.extensions.as_ref());
+        let mut critical_options = BTreeMap::new();
+        let networks = if rule.source_address.is_empty() {
+            &defaults.source_address
+        } else {
+            &rule.source_address
+        };
+        if !networks.is_empty() {
+            critical_options.insert("source-address".to_owned(), networks.join(","));
+        }
+        if let Some(command) = rule.force_command.as_ref().or(defaults.force_command.as_ref()) {
+            critical_options.insert("force-command".to_owned(), command.clone());
+        }
+        Self {
+            expiration: rule.expiration.or(life).map_or(CERTIFICATE_TTL, Lifetime::get),
+            extensions: extensions.cloned().unwrap_or_else(|| {
+                DEFAULT_EXTENSIONS
+                    .iter()
+                    .map(|name| ((*name).to_owned(), String::new()))
+                    .collect()
+            }),
+            critical_options,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULES: &str = r#"
+users:
+  alice@example.com: [admin, eng]
+  bob@example.com: [eng]
+  carol@example.com: [dba]
+  dave@example.com: []
+groups:
+  oncall: [admin]
+  contractors: [contractor]
+defaults:
+  allow: {root: [admin]}
+  deny: {root: [contractor]}
+  expiration: 10m
+  extensions: {permit-pty: ""}
+hosts:
+  "*.prod.example.com": {expiration: 2m, allow: {deploy: [eng]}, deny: {deploy: [contractor]}}
+  "db-1.prod.example.com": {allow: {postgres: [dba]}, expiration: 1m, force-command: psql, source-address: [10.0.0.0/8]}
+  "dev-*{,.example.com}": {allow: {ubuntu: [eng, dba]}, extensions: {}}
+  "{prod,dev,stage,qa}-*.example.com": {allow: {qa: [eng]}, expiration: 9m}
+  "prod-1.example.com": {allow: {qa: [eng]}, expiration: 3m}
+"#;
+
+    fn decide(who: &str, groups: &[&str], target: &str) -> String {
+        let rules = Rules::new(&Document::from_yaml("rules", RULES).unwrap());
+        let (user, host) = target.split_once('@').unwrap();
+        let person = Person {
+            identity: who.into(),
+            groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+        };
+        match rules.evaluate(&person, &host.parse().unwrap(), &user.parse().unwrap()) {
+            Decision::Allowed(Allowed { rule, terms }) => {
+                let options: String = terms
+                    .critical_options
+                    .iter()
+                    .map(|(k, v)| format!(" {k}={v}"))
+                    .collect();
+                let extensions: Vec<_> = terms.extensions.keys().map(String::as_str).collect();
+                format!(
+                    "{rule} {}s [{}]{options}",
+                    terms.expiration.as_secs(),
+                    extensions.join(",")
+                )
+            }
+            Decision::Denied(denial) => denial.to_string(),
+        }
+    }
+
+    #[test]
+    fn decisions_are_those_of_the_table() {
+        let (alice, bob, carol) = ("alice@example.com", "bob@example.com", "carol@example.com");
+        let none: &[&str] = &[];
+        for (who, groups, target, expected) in [
+            (
+                alice,
+                none,
+                "root@web.prod.example.com",
+                "*.prod.example.com 120s [permit-pty]",
+            ),
+            (
+                bob,
+                none,
+                "deploy@web.prod.example.com",
+                "*.prod.example.com 120s [permit-pty]",
+            ),
+            (
+                bob,
+                none,
+                "root@web.prod.example.com",
+                "no rule for this host allows",
+            ),
+            (bob, none, "ubuntu@dev-7", "dev-*{,.example.com} 600s []"),
+            (
+                bob,
+                none,
+                "ubuntu@DEV-7.Example.COM.",
+                "dev-*{,.example.com} 600s []",
+            ),
+            // The narrowest rule covers the host and grants bob nothing, so its terms are not his.
+            (
+                bob,
+                none,
+                "deploy@db-1.prod.example.com",
+                "*.prod.example.com 120s [permit-pty]",
+            ),
+            (
+                carol,
+                none,
+                "postgres@db-1.prod.example.com",
+                "db-1.prod.example.com 60s [permit-pty] force-command=psql source-address=10.0.0.0/8",
+            ),
+            (
+                alice,
+                none,
+                "root@db-1.prod.example.com",
+                "db-1.prod.example.com 60s [permit-pty] force-command=psql",
+            ),
+            (
+                carol,
+                none,
+                "postgres@db-2.prod.example.com",
+                "no rule for this host allows",
+            ),
+            // The long pattern says less than the plain name.
+            (bob, none, "qa@prod-1.example.com", "prod-1.example.com 180s"),
+            (
+                bob,
+                none,
+                "qa@prod-2.example.com",
+                "{prod,dev,stage,qa}-*.example.com 540s",
+            ),
+            // Defaults alone grant nothing.
+            (alice, none, "root@github.com", "no host pattern covers this host"),
+            (
+                "mallory@example.com",
+                none,
+                "root@web.prod.example.com",
+                "not in users",
+            ),
+            (
+                "Alice@example.com",
+                none,
+                "root@web.prod.example.com",
+                "not in users",
+            ),
+            (
+                "dave@example.com",
+                none,
+                "root@web.prod.example.com",
+                "no rule for this host allows",
+            ),
+            (
+                "dave@example.com",
+                &["oncall"],
+                "root@web.prod.example.com",
+                "*.prod.example.com 120s",
+            ),
+            (
+                "erin@example.com",
+                &["oncall"],
+                "root@web.prod.example.com",
+                "*.prod.example.com 120s",
+            ),
+            (
+                "erin@example.com",
+                &["others"],
+                "root@web.prod.example.com",
+                "not in users",
+            ),
+            (
+                alice,
+                &["contractors"],
+                "root@web.prod.example.com",
+                "denied by the defaults",
+            ),
+            (
+                bob,
+                &["contractors"],
+                "deploy@web.prod.example.com",
+                "denied by the rule for *.prod.example.com",
+            ),
+            (
+                bob,
+                &["contractors"],
+                "ubuntu@dev-1",
+                "dev-*{,.example.com} 600s []",
+            ),
+        ] {
+            let decision = decide(who, groups, target);
+            assert!(
+                decision.starts_with(expected),
+                "{who} {groups:?} {target}: {decision}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_nobody_sets_is_five_minutes_and_three_extensions() {
+        let document = Document::from_yaml("p", "users: {a: [t]}\nhosts: {h: {allow: {root: [t]}}}").unwrap();
+        let rules = Rules::new(&document);
+        let person = Person {
+            identity: "a".into(),
+            groups: vec![],
+        };
+        let Decision::Allowed(allowed) =
+            rules.evaluate(&person, &"h".parse().unwrap(), &"root".parse().unwrap())
+        else {
+            panic!("denied");
+        };
+        assert_eq!(allowed.terms.expiration, Duration::from_secs(300));
+        assert_eq!(allowed.terms.extensions.len(), 3);
+        let flag = Document {
+            default_expiration: Lifetime::new(Duration::from_secs(7)),
+            ..document
+        };
+        assert_eq!(
+            Rules::new(&flag).rules[0].terms.expiration,
+            Duration::from_secs(7)
+        );
+    }
+}

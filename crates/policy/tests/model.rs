@@ -1,0 +1,157 @@
+//! The evaluator against a model that is too slow and too plain to be wrong in the same way.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use epithet_policy::{Allowed, Decision, Document, HostPattern, HostRule, Lifetime, Person, Rules};
+use epithet_wire::{HostName, Principal};
+use proptest::prelude::*;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Every way to write a pattern without its braces.
+fn spelled_out(pattern: &str) -> Vec<String> {
+    let Some(open) = pattern.find('{') else {
+        return vec![pattern.to_owned()];
+    };
+    let close = open + pattern[open..].find('}').unwrap();
+    let alternatives = pattern[open + 1..close].split(',');
+    alternatives
+        .flat_map(|one| spelled_out(&format!("{}{one}{}", &pattern[..open], &pattern[close + 1..])))
+        .collect()
+}
+
+fn covers(pattern: &[u8], host: &[u8]) -> bool {
+    match (pattern, host) {
+        ([], _) => host.is_empty(),
+        ([b'*', rest @ ..], _) => (0..=host.len()).any(|taken| covers(rest, &host[taken..])),
+        ([b'?', rest @ ..], [_, others @ ..]) => covers(rest, others),
+        ([one, rest @ ..], [first, others @ ..]) => one == first && covers(rest, others),
+        _ => false,
+    }
+}
+
+/// Exact names first, then fewest wildcards, then most plain characters, then fewest `*`, then by text.
+fn precedence(pattern: &str) -> impl Ord + use<> {
+    // `**` is one wildcard.
+    let single = (0..3).fold(pattern.to_owned(), |text, _| text.replace("**", "*"));
+    let ways = spelled_out(&single);
+    let most = |wild: &[char]| ways.iter().map(|way| way.matches(wild).count()).max().unwrap();
+    let plain = ways
+        .iter()
+        .map(|way| way.len() - way.matches(['*', '?']).count())
+        .min()
+        .unwrap();
+    let exact = !pattern.contains(['*', '?', '{']);
+    (
+        !exact,
+        most(&['*', '?']),
+        Reverse(plain),
+        most(&['*']),
+        pattern.to_owned(),
+    )
+}
+
+fn model(document: &Document, person: &Person, host: &str, user: &Principal) -> Option<(String, Duration)> {
+    let host = host.to_lowercase();
+    let own = document.users.get(&person.identity);
+    let groups = person
+        .groups
+        .iter()
+        .filter_map(|group| document.groups.get(group));
+    let tags: Vec<&String> = own.into_iter().chain(groups).flatten().collect();
+    let opens = |map: &BTreeMap<Principal, Vec<String>>| {
+        map.get(user)
+            .is_some_and(|needed| needed.iter().any(|tag| tags.contains(&tag)))
+    };
+    let mut rules: Vec<(&str, &HostRule)> = document
+        .hosts
+        .iter()
+        .map(|(pattern, rule)| (pattern.as_str(), rule))
+        .collect();
+    rules.retain(|(pattern, _)| {
+        spelled_out(pattern)
+            .iter()
+            .any(|way| covers(way.as_bytes(), host.as_bytes()))
+    });
+    rules.sort_by_key(|(pattern, _)| precedence(pattern));
+    let defaults = &document.defaults;
+    if opens(&defaults.deny) || rules.iter().any(|(_, rule)| opens(&rule.deny)) {
+        return None;
+    }
+    let (pattern, rule) = rules
+        .into_iter()
+        .find(|(_, rule)| opens(&rule.allow) || opens(&defaults.allow))?;
+    let life = rule.expiration.or(defaults.expiration);
+    Some((
+        pattern.to_owned(),
+        life.map_or(Duration::from_secs(300), Lifetime::get),
+    ))
+}
+
+fn tags() -> impl Strategy<Value = Vec<String>> {
+    proptest::collection::vec("[xyz]", 0..3)
+}
+
+fn people(names: &'static str) -> impl Strategy<Value = BTreeMap<String, Vec<String>>> {
+    proptest::collection::btree_map(names, tags(), 0..3)
+}
+
+fn access() -> impl Strategy<Value = BTreeMap<Principal, Vec<String>>> {
+    proptest::collection::btree_map("[rs]".prop_map(|name| name.parse().unwrap()), tags(), 0..3)
+}
+
+fn rule() -> impl Strategy<Value = HostRule> {
+    let deny = prop_oneof![4 => Just(BTreeMap::new()), 1 => access()];
+    let life = proptest::option::of(1_u64..600)
+        .prop_map(|life| life.and_then(|seconds| Lifetime::new(Duration::from_secs(seconds))));
+    (access(), deny, life).prop_map(|(allow, deny, expiration)| HostRule {
+        allow,
+        deny,
+        expiration,
+        ..HostRule::default()
+    })
+}
+
+fn document() -> impl Strategy<Value = Document> {
+    let part = prop_oneof![3 => "[ab]", 2 => Just("*".to_owned()), 1 => Just("?".to_owned()), 1 => "\\{[ab]?,[ab*]\\}"];
+    let pattern = proptest::collection::vec(part, 1..4)
+        .prop_map(|parts| parts.concat())
+        .prop_map(|text| HostPattern::parse(&text).unwrap());
+    let hosts = proptest::collection::btree_map(pattern, rule(), 0..6);
+    (people("[ABC]"), people("[gh]"), rule(), hosts).prop_map(|(users, groups, defaults, hosts)| Document {
+        users,
+        groups,
+        defaults,
+        hosts,
+        ..Document::default()
+    })
+}
+
+fn person() -> impl Strategy<Value = Person> {
+    ("[ABC]", proptest::collection::vec("[gh]", 0..2))
+        .prop_map(|(identity, groups)| Person { identity, groups })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: if cfg!(debug_assertions) { 10_000 } else { 100_000 },
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn the_evaluator_agrees_with_the_model(
+        document in document(),
+        questions in proptest::collection::vec((person(), "[abAB]{1,4}", "[rs]"), 1..8),
+    ) {
+        let rules = Rules::new(&document);
+        for (person, host, user) in questions {
+            let (name, user): (HostName, Principal) = (host.parse().unwrap(), user.parse().unwrap());
+            let decided = match rules.evaluate(&person, &name, &user) {
+                Decision::Allowed(Allowed { rule, terms, .. }) => Some((rule.as_str().to_owned(), terms.expiration)),
+                Decision::Denied(_) => None,
+            };
+            prop_assert_eq!(decided, model(&document, &person, &host, &user));
+        }
+    }
+}
