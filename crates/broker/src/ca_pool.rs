@@ -109,7 +109,9 @@ impl CaPool {
         for member in self.order() {
             match self.http.discovery(&member.address).await {
                 Ok(discovery) => return Ok(discovery),
-                Err(problem) => { problems.push(format!("{}: {problem}", member.address)); }
+                Err(problem) => {
+                    problems.push(format!("{}: {problem}", member.address));
+                }
             }
         }
         Err(problems.join("; "))

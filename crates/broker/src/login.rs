@@ -125,9 +125,10 @@ impl Run {
         }
         *waiters += 1;
         drop(waiters);
-        self.transcript.join(voice);
+        let listener = self.transcript.join(voice);
         Some(Waiting {
             run: Arc::clone(self),
+            listener,
         })
     }
 
@@ -143,10 +144,12 @@ impl Run {
 /// One who waits for a run. Dropping the last one ends the run.
 struct Waiting {
     run: Arc<Run>,
+    listener: u64,
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
+        self.run.transcript.leave(self.listener);
         let mut waiters = self.run.waiters();
         *waiters -= 1;
         if *waiters == 0 {

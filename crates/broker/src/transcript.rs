@@ -15,7 +15,8 @@ struct Inner {
     /// Said before the first words of the plugin; gone once it was said.
     introduction: Option<String>,
     text: String,
-    voices: Vec<Voice>,
+    voices: Vec<(u64, Voice)>,
+    joined: u64,
 }
 
 impl Transcript {
@@ -25,6 +26,7 @@ impl Transcript {
                 introduction: Some(introduction),
                 text: String::new(),
                 voices: Vec::new(),
+                joined: 0,
             }),
         }
     }
@@ -34,12 +36,22 @@ impl Transcript {
     }
 
     /// Adds a listener, who first hears everything that was said. Speaking never blocks, so the lock is short.
-    pub(crate) fn join(&self, voice: &Voice) {
+    ///
+    /// The number is for [`Self::leave`].
+    pub(crate) fn join(&self, voice: &Voice) -> u64 {
         let mut inner = self.inner();
         if !inner.text.is_empty() {
             voice.say(&inner.text);
         }
-        inner.voices.push(voice.clone());
+        inner.joined += 1;
+        let number = inner.joined;
+        inner.voices.push((number, voice.clone()));
+        number
+    }
+
+    /// Lets go of a listener who has gone, and of the stderr they passed along.
+    pub(crate) fn leave(&self, number: u64) {
+        self.inner().voices.retain(|(other, _)| *other != number);
     }
 
     /// Says something to everybody and remembers it, up to [`PROGRESS_MAX`] bytes of the newest.
@@ -53,7 +65,7 @@ impl Transcript {
             let cut = (excess..=inner.text.len()).find(|at| inner.text.is_char_boundary(*at));
             inner.text.drain(..cut.unwrap_or(0));
         }
-        for voice in &inner.voices {
+        for (_, voice) in &inner.voices {
             voice.say(&words);
         }
     }
@@ -62,7 +74,7 @@ impl Transcript {
     pub(crate) fn say_if_silent(&self, text: &str) {
         let inner = self.inner();
         if inner.text.is_empty() {
-            for voice in &inner.voices {
+            for (_, voice) in &inner.voices {
                 voice.say(text);
             }
         }

@@ -1,198 +1,476 @@
-//! The audit log: one JSON line for every decision, written before its certificate leaves.
+//! The audit log: one JSON line for every decision, written before the answer leaves.
+//!
+//! A certificate that is in nobody's log is a certificate that nobody can look for. So a certificate leaves only
+//! after its line was written, and none leaves while lines cannot be.
+//!
+//! Every line ends with `"previous":"<SHA-256 of the line before it>"`, so that a line taken out or changed later is
+//! found by [`verify`] (the last line excepted: keep its hash elsewhere to protect it too). The first line of all
+//! carries 64 zeros.
 
-use crate::authority::Issued;
-use epithet_ssh::SubjectPublicKey;
-use epithet_wire::limits::HOST_NAME_MAX;
-use epithet_wire::{ConnectionFields, RequestId};
-use jiff::Timestamp;
+use aws_lc_rs::digest::{SHA256, digest};
+use rustix::fs::FlockOperation;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A hash in hexadecimal digits.
+type Link = String;
+
+/// Far longer than any line: fields are limited where they come in.
+const LINE_MAX: u64 = 1024 * 1024;
+
+/// How long a failed write counts.
+pub const FAILING: Duration = Duration::from_secs(10);
 
 /// Where the lines go.
 #[derive(Debug)]
-pub struct AuditLog {
-    sink: Mutex<Sink>,
+pub struct AuditLog(Mutex<Log>);
+
+#[derive(Debug)]
+struct Log {
+    output: Output,
+    previous: Link,
+    /// The last write stopped in the middle of a line.
+    torn: bool,
+    /// When a line last could not be written; none since one could.
+    failed: Option<Instant>,
 }
 
 #[derive(Debug)]
-enum Sink {
+enum Output {
     Stdout,
-    File(File, PathBuf),
+    Stderr,
+    File { path: PathBuf, file: File },
 }
 
-/// Why a line could not be written; nothing is issued then.
+/// Why the audit log cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
-    /// Opening the file.
-    #[error("--audit-file {0}: {1}")]
-    Open(PathBuf, io::Error),
-    /// Writing to it.
-    #[error("the audit log cannot be written: {0}")]
+    /// The file cannot be opened.
+    #[error("cannot open the audit log {}: {source}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// Two processes would break each other's chain.
+    #[error("the audit log {} is in use by another process; give each CA a file of its own", .0.display())]
+    InUse(PathBuf),
+    /// A line could not be written.
+    #[error("cannot write the audit log: {0}")]
     Write(#[from] io::Error),
 }
 
-/// What every line says, and what it says of a certificate or of a refusal.
-#[derive(Debug, Serialize)]
-pub(crate) struct AuditLine<'a> {
-    time: Timestamp,
-    event: &'static str,
-    request_id: &'a RequestId,
+/// What a line says. Fields that do not apply are left out.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Entry<'a> {
+    /// RFC 3339, UTC.
+    pub(crate) time: String,
+    pub(crate) request_id: &'a str,
+    /// `issued` or `refused`.
+    pub(crate) decision: &'static str,
+    /// The HTTP status of the answer.
+    pub(crate) status: u16,
+    /// Why it was refused.
     #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    identity: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rule: Option<&'a str>,
-    remote_host: &'a str,
-    remote_user: &'a str,
-    port: u32,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    proxy_jump: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    public_key_fingerprint: Option<String>,
-    #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    certificate: Option<CertificateLine<'a>>,
-    ca_fingerprint: &'a str,
-    client: String,
-}
-
-#[derive(Debug, Serialize)]
-struct CertificateLine<'a> {
-    // As text: many JSON readers round numbers above 2^53.
-    serial: String,
-    key_id: &'a str,
-    principals: Vec<&'a str>,
-    valid_after: Option<Timestamp>,
-    valid_before: Option<Timestamp>,
-    extensions: Vec<&'a str>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    critical_options: BTreeMap<&'a str, &'a str>,
-    cert_fingerprint: String,
-}
-
-/// What is known of a request whatever becomes of it.
-#[derive(Debug)]
-pub(crate) struct Asked<'a> {
-    pub(crate) request_id: &'a RequestId,
-    pub(crate) connection: &'a ConnectionFields,
-    pub(crate) subject: Option<&'a SubjectPublicKey>,
-    pub(crate) ca_fingerprint: &'a str,
+    pub(crate) reason: Option<&'a str>,
+    /// The client's address as the socket says.
     pub(crate) client: String,
+    pub(crate) host: &'a str,
+    pub(crate) user: &'a str,
+    pub(crate) port: u32,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub(crate) jump: &'a str,
+    /// The fingerprint of the key to be certified.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) key: Option<String>,
+    /// The fingerprint of the CA key.
+    pub(crate) ca: &'a str,
+    /// Who policy says it is; the key id begins with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) identity: Option<&'a str>,
+    /// The rule that allowed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rule: Option<&'a str>,
+    #[serde(flatten)]
+    pub(crate) certificate: Option<CertificateEntry<'a>>,
 }
 
-impl<'a> AuditLine<'a> {
-    /// A certificate is about to leave.
-    pub(crate) fn issued(asked: &Asked<'a>, issued: &'a Issued, now: Timestamp) -> Self {
-        let certificate = &issued.certificate;
-        let time = |second: u64| Timestamp::from_second(i64::try_from(second).ok()?).ok();
-        let line = CertificateLine {
-            serial: certificate.serial().to_string(),
-            key_id: certificate.key_id(),
-            principals: certificate.principals(),
-            valid_after: time(certificate.valid_after()),
-            valid_before: time(certificate.valid_before()),
-            extensions: certificate.extensions().into_keys().collect(),
-            critical_options: certificate.critical_options(),
-            cert_fingerprint: certificate.fingerprint(),
-        };
-        Self {
-            identity: Some(&issued.identity),
-            rule: issued.rule.as_deref(),
-            certificate: Some(line),
-            ..Self::new("certificate issued", asked, now)
-        }
-    }
-
-    /// A request is about to be refused.
-    pub(crate) fn refused(asked: &Asked<'a>, status: u16, reason: &'a str, now: Timestamp) -> Self {
-        Self {
-            status: Some(status),
-            reason: Some(reason),
-            ..Self::new("certificate refused", asked, now)
-        }
-    }
-
-    fn new(event: &'static str, asked: &Asked<'a>, now: Timestamp) -> Self {
-        Self {
-            time: now,
-            event,
-            request_id: asked.request_id,
-            status: None,
-            reason: None,
-            identity: None,
-            rule: None,
-            remote_host: bounded(&asked.connection.remote_host),
-            remote_user: bounded(&asked.connection.remote_user),
-            port: asked.connection.port,
-            proxy_jump: bounded(&asked.connection.proxy_jump),
-            public_key_fingerprint: asked.subject.map(SubjectPublicKey::fingerprint),
-            certificate: None,
-            ca_fingerprint: asked.ca_fingerprint,
-            client: asked.client.clone(),
-        }
-    }
-}
-
-/// A stranger's text, of a length that a log can bear. JSON takes care of its characters.
-fn bounded(text: &str) -> &str {
-    &text[..text.floor_char_boundary(HOST_NAME_MAX)]
+/// What a line says about a certificate.
+#[derive(Debug, Serialize)]
+pub(crate) struct CertificateEntry<'a> {
+    /// As text: few programs read a number of 64 bits exactly.
+    pub(crate) serial: String,
+    pub(crate) key_id: &'a str,
+    pub(crate) principals: Vec<&'a str>,
+    pub(crate) valid_after: String,
+    pub(crate) valid_before: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) critical_options: BTreeMap<&'a str, &'a str>,
+    pub(crate) extensions: BTreeMap<&'a str, &'a str>,
+    /// The fingerprint of the whole certificate.
+    pub(crate) certificate: String,
 }
 
 impl AuditLog {
-    /// Lines to stdout.
+    /// Lines on standard output.
     pub fn stdout() -> Self {
-        Self {
-            sink: Mutex::new(Sink::Stdout),
-        }
+        Self::new(Output::Stdout, zeros())
     }
 
-    /// Lines appended to a file, which is made for its owner only when it is not there.
+    /// Lines on standard error.
+    pub fn stderr() -> Self {
+        Self::new(Output::Stderr, zeros())
+    }
+
+    /// Lines at the end of a file, which is created with mode 0600 if need be. The chain goes on from its last line.
     ///
     /// # Errors
-    /// When the file cannot be opened.
+    /// The file cannot be opened, or another process writes to it.
     pub fn file(path: &Path) -> Result<Self, AuditError> {
-        let file = open(path).map_err(|error| AuditError::Open(path.to_owned(), error))?;
-        Ok(Self {
-            sink: Mutex::new(Sink::File(file, path.to_owned())),
-        })
+        let mut file = open(path)?;
+        let previous = last_link(&mut file).map_err(|source| AuditError::Open {
+            path: path.to_owned(),
+            source,
+        })?;
+        let torn = !ends_with_line_end(&mut file)?;
+        let log = Self::new(
+            Output::File {
+                path: path.to_owned(),
+                file,
+            },
+            previous.unwrap_or_else(zeros),
+        );
+        log.0.lock().unwrap_or_else(PoisonError::into_inner).torn = torn;
+        Ok(log)
     }
 
-    /// Opens the file again, after it was moved away.
+    fn new(output: Output, previous: Link) -> Self {
+        Self(Mutex::new(Log {
+            output,
+            previous,
+            torn: false,
+            failed: None,
+        }))
+    }
+
+    /// Opens the file again by its name, after a log rotation moved it away. The chain goes on in the new file.
     ///
     /// # Errors
-    /// When it cannot be opened; the old one stays in use.
+    /// The new file cannot be opened; the old one stays in use.
     pub fn reopen(&self) -> Result<(), AuditError> {
-        let mut sink = self.sink.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Sink::File(file, path) = &mut *sink {
-            *file = open(path).map_err(|error| AuditError::Open(path.clone(), error))?;
+        let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Output::File { path, file } = &mut log.output {
+            // Opening the same file twice would meet our own lock.
+            if is_same(file, path) {
+                return Ok(());
+            }
+            *file = open(path)?;
+            log.torn = false;
         }
         Ok(())
     }
 
-    /// Writes one line, whole or not at all as far as the file system allows.
-    pub(crate) fn write(&self, line: &AuditLine<'_>) -> Result<(), AuditError> {
-        let mut text = serde_json::to_vec(line).map_err(io::Error::from)?;
-        text.push(b'\n');
-        let mut sink = self.sink.lock().unwrap_or_else(PoisonError::into_inner);
-        match &mut *sink {
-            Sink::Stdout => io::stdout().lock().write_all(&text)?,
-            Sink::File(file, _) => file.write_all(&text)?,
+    /// Whether a line could not be written just now. After [`FAILING`] without another try the answer is no again:
+    /// a CA that gets no requests because it is not ready would otherwise never be.
+    pub fn is_failing(&self) -> bool {
+        let log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        log.failed.is_some_and(|at| at.elapsed() < FAILING)
+    }
+
+    /// Writes one line. When this returns, the system has it.
+    pub(crate) fn record(&self, entry: &Entry<'_>) -> Result<(), AuditError> {
+        let mut line = serde_json::to_vec(entry).map_err(io::Error::from)?;
+        let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = log.write(&mut line);
+        log.failed = written.is_err().then(Instant::now);
+        written
+    }
+}
+
+impl Log {
+    fn write(&mut self, line: &mut Vec<u8>) -> Result<(), AuditError> {
+        // The line is a JSON object; its closing brace makes room for the link.
+        line.pop();
+        write!(line, ",\"previous\":\"{}\"}}", self.previous)?;
+        let link = hash(line);
+        line.push(b'\n');
+        if self.torn {
+            line.insert(0, b'\n');
         }
+        let written = match &mut self.output {
+            Output::Stdout => write_whole(&mut io::stdout().lock(), line),
+            Output::Stderr => write_whole(&mut io::stderr().lock(), line),
+            Output::File { file, .. } => {
+                write_whole(file, line).inspect_err(|(_, written)| take_back(file, *written))
+            }
+        };
+        self.torn = match &written {
+            Ok(()) => false,
+            Err((_, written)) => self.torn || *written > 0,
+        };
+        written.map_err(|(error, _)| error)?;
+        self.previous = link;
         Ok(())
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
+/// Writes all of it, or says how much was.
+fn write_whole(output: &mut impl Write, mut bytes: &[u8]) -> Result<(), (io::Error, usize)> {
+    let whole = bytes.len();
+    while !bytes.is_empty() {
+        match output.write(bytes) {
+            Ok(0) => return Err((io::ErrorKind::WriteZero.into(), whole - bytes.len())),
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err((error, whole - bytes.len())),
+        }
+    }
+    output.flush().map_err(|error| (error, whole))
+}
+
+/// Removes the part of a line that went into a file before its disk was full. Nobody else writes to it.
+fn take_back(file: &File, written: usize) {
+    if written > 0
+        && let Ok(metadata) = file.metadata()
+        && metadata.is_file()
+    {
+        let _ = file.set_len(metadata.len().saturating_sub(written as u64));
+    }
+}
+
+fn open(path: &Path) -> Result<File, AuditError> {
+    let failed = |source: io::Error| AuditError::Open {
+        path: path.to_owned(),
+        source,
+    };
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(0o600);
+    // Reading is for going on with the chain; what cannot be read (a terminal, a pipe) has none.
+    let file = options
+        .clone()
+        .read(true)
         .open(path)
+        .or_else(|_| options.open(path))
+        .map_err(failed)?;
+    if file.metadata().map_err(failed)?.is_file() {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(AuditError::InUse(path.to_owned())),
+            Err(error) => return Err(failed(error.into())),
+        }
+    }
+    Ok(file)
+}
+
+fn is_same(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let identity = |metadata: &std::fs::Metadata| (metadata.dev(), metadata.ino());
+    match (file.metadata(), std::fs::metadata(path)) {
+        (Ok(open), Ok(there)) => identity(&open) == identity(&there),
+        _ => false,
+    }
+}
+
+/// The hash of the last whole line, from which the chain goes on.
+fn last_link(file: &mut File) -> io::Result<Option<Link>> {
+    if !file.metadata()?.is_file() {
+        return Ok(None);
+    }
+    let end = file.seek(SeekFrom::End(0))?;
+    file.seek(SeekFrom::Start(end.saturating_sub(LINE_MAX)))?;
+    let mut tail = Vec::new();
+    file.take(LINE_MAX).read_to_end(&mut tail)?;
+    let whole = tail
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(&[][..], |end| &tail[..end]);
+    Ok(whole
+        .split(|byte| *byte == b'\n')
+        .rfind(|line| !line.is_empty() && link_of(line).is_some())
+        .map(hash))
+}
+
+fn ends_with_line_end(file: &mut File) -> Result<bool, AuditError> {
+    if !file.metadata()?.is_file() || file.seek(SeekFrom::End(0))? == 0 {
+        return Ok(true);
+    }
+    let mut last = [0];
+    file.seek(SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    Ok(last == *b"\n")
+}
+
+fn zeros() -> Link {
+    "0".repeat(64)
+}
+
+fn hash(line: &[u8]) -> Link {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = |byte: &u8| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]].map(char::from);
+    digest(&SHA256, line).as_ref().iter().flat_map(digits).collect()
+}
+
+/// The link at the end of a line.
+fn link_of(line: &[u8]) -> Option<&[u8]> {
+    let rest = line.strip_suffix(b"\"}")?;
+    let (before, link) = rest.split_at_checked(rest.len().checked_sub(64)?)?;
+    before.ends_with(b",\"previous\":\"").then_some(link)
+}
+
+/// What is wrong with an audit log.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokenChain {
+    /// It cannot be read.
+    #[error("the audit log cannot be read: {0}")]
+    Unreadable(#[from] io::Error),
+    /// A line that is none of ours, or was cut off.
+    #[error("line {line} is not a whole line of an audit log")]
+    NotALine {
+        /// The line's number, from 1.
+        line: u64,
+    },
+    /// The line before it is missing or was changed.
+    #[error("line {line} does not follow the line before it: a line was taken out, put in or changed")]
+    Broken {
+        /// The line's number, from 1.
+        line: u64,
+    },
+}
+
+/// Checks that every line of an audit log follows the one before it, and returns how many there are.
+///
+/// The first line may follow a line of an earlier file. Lines that were cut off by a full disk are reported, since
+/// they cannot be told from lines that somebody cut.
+///
+/// # Errors
+/// [`BrokenChain`] names the first line that is wrong.
+pub fn verify(log: impl BufRead) -> Result<u64, BrokenChain> {
+    let mut expected: Option<Link> = None;
+    let mut count = 0;
+    for (line, number) in log.split(b'\n').zip(1..) {
+        let line = line?;
+        let link = link_of(&line).ok_or(BrokenChain::NotALine { line: number })?;
+        if expected.is_some_and(|expected| expected.as_bytes() != link) {
+            return Err(BrokenChain::Broken { line: number });
+        }
+        expected = Some(hash(&line));
+        count = number;
+    }
+    Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(reason: &str) -> Entry<'_> {
+        Entry {
+            decision: "refused",
+            reason: Some(reason),
+            ..Entry::default()
+        }
+    }
+
+    fn write(path: &Path, reasons: &[&str]) {
+        let log = AuditLog::file(path).unwrap();
+        for reason in reasons {
+            log.record(&entry(reason)).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_chain_goes_on_when_the_process_is_another() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.jsonl");
+        write(&path, &["one", "two"]);
+        write(&path, &["three\n\u{1b}[2J"]);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().count(), 3);
+        assert!(
+            text.lines()
+                .next()
+                .unwrap()
+                .contains(&format!("\"previous\":\"{}\"", "0".repeat(64)))
+        );
+        assert!(!text.contains('\u{1b}'));
+        assert_eq!(verify(text.as_bytes()).unwrap(), 3);
+        for line in text.lines() {
+            let value: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert_eq!(value["decision"], "refused");
+        }
+    }
+
+    #[test]
+    fn a_line_that_was_taken_out_or_changed_is_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.jsonl");
+        write(&path, &["one", "two", "three"]);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        let broken = |lines: &[&str]| verify(lines.join("\n").as_bytes()).unwrap_err().to_string();
+        assert!(broken(&[lines[0], lines[2]]).starts_with("line 2 "));
+        assert!(broken(&[lines[0], &lines[1].replace("two", "owt"), lines[2]]).starts_with("line 3 "));
+        assert!(broken(&[lines[1], lines[0]]).starts_with("line 2 "));
+        assert!(broken(&[lines[0], "{}", lines[1]]).starts_with("line 2 is not"));
+        assert_eq!(verify(lines[1..].join("\n").as_bytes()).unwrap(), 2);
+        assert_eq!(verify(&b""[..]).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error_every_time() {
+        let log = AuditLog::file(Path::new("/dev/full")).unwrap();
+        for _ in 0..2 {
+            let error = log.record(&entry("x")).unwrap_err();
+            assert!(matches!(error, AuditError::Write(_)), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_torn_line_does_not_swallow_the_next() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.jsonl");
+        write(&path, &["one"]);
+        OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .unwrap()
+            .write_all(b"{\"time\":\"20")
+            .unwrap();
+        write(&path, &["two"]);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[1], "{\"time\":\"20");
+        assert_eq!(verify([lines[0], lines[2]].join("\n").as_bytes()).unwrap(), 2);
+        assert!(
+            verify(text.as_bytes())
+                .unwrap_err()
+                .to_string()
+                .starts_with("line 2 is not")
+        );
+    }
+
+    #[test]
+    fn a_rotated_log_goes_on_in_the_new_file_and_a_file_has_one_writer() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, old) = (
+            directory.path().join("audit.jsonl"),
+            directory.path().join("audit.jsonl.1"),
+        );
+        let log = AuditLog::file(&path).unwrap();
+        assert!(matches!(AuditLog::file(&path), Err(AuditError::InUse(_))));
+        log.record(&entry("one")).unwrap();
+        log.reopen().unwrap();
+        std::fs::rename(&path, &old).unwrap();
+        log.reopen().unwrap();
+        log.record(&entry("two")).unwrap();
+        let both = [std::fs::read(&old).unwrap(), std::fs::read(&path).unwrap()].concat();
+        assert_eq!(verify(&both[..]).unwrap(), 2);
+    }
 }

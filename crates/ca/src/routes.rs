@@ -1,290 +1,158 @@
-//! The CA's HTTP API, wire-compatible with epithet 0.19: `GET /`, `POST /`, `GET /discovery`; errors are plain text.
+//! The CA's HTTP, wire-compatible with epithet 0.19 in every byte that a client sees.
 
-use crate::audit::{Asked, AuditLine, AuditLog};
+use crate::asked::{Asked, BadRequest, bearer};
+use crate::audit::AuditLog;
 use crate::authority::Authority;
-use crate::ceilings::Excess;
-use crate::policy_source::{PolicyRefusal, PolicySource};
+use crate::discovery::DiscoveryCache;
+use crate::issuing::{Issuing, Outcome};
+use crate::policy_source::{PolicyFailure, PolicySource};
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::response::Response;
-use epithet_serve::{ClientAddress, json, method_not_allowed, read_body, request_id, text};
-use epithet_ssh::SubjectPublicKey;
-use epithet_wire::ca::{CertificateRequest, CertificateResponse, Discovery};
-use epithet_wire::limits::{DISCOVERY_MAX_AGE, HTTP_BODY_MAX};
-use epithet_wire::{Principal, RequestId, TOKEN_ENCODING_HEADER, Token};
-use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, LINK};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
-use jiff::Timestamp;
+use epithet_serve::{json, method_not_allowed, read_body, text};
+use epithet_wire::ca::CertificateResponse;
+use epithet_wire::limits::HTTP_BODY_MAX;
+use http::header::{CACHE_CONTROL, LINK};
+use http::request::Parts;
+use http::{HeaderValue, Method, StatusCode};
 use std::sync::Arc;
-use std::time::Instant;
-use tokio::sync::Mutex;
 
-/// Both relations, the older one first, because the client of 0.17 reads only the first link.
-const LINKS: &str = "</discovery>; rel=\"discovery\", <discovery>; rel=\"https://epithet.dev/rel/auth\"";
+/// Where the discovery document is, for clients of 0.17 (the first link) and of 0.19 (the second).
+const DISCOVERY_LINK: HeaderValue = HeaderValue::from_static(
+    r#"</discovery>; rel="discovery", <discovery>; rel="https://epithet.dev/rel/auth""#,
+);
 
-/// A CA: its authority, its policy, its audit log.
-#[derive(Debug)]
-pub struct Ca {
-    authority: Authority,
-    policy: PolicySource,
-    audit: AuditLog,
-    public_keys: String,
-    fingerprint: String,
-    discovery: Mutex<Option<(Instant, Discovery)>>,
+/// What every request needs.
+struct Ca {
+    issuing: Issuing,
+    discovery: DiscoveryCache,
+    public_keys: Bytes,
 }
 
-impl Ca {
-    /// A CA out of its parts.
-    pub fn new(authority: Authority, policy: PolicySource, audit: AuditLog) -> Self {
-        let public_keys = format!("{}\n", authority.key().public_line());
-        let fingerprint = authority.key().fingerprint();
-        Self {
+/// The CA's routes.
+///
+/// `GET /` are the public keys for hosts to trust, one per line; `POST /` is a certificate; `GET /discovery` is what a
+/// client needs to log in; `/healthz` and `/readyz` are for whoever keeps the CA running. Every other path is taken
+/// for `/`, as in epithet 0.19.
+pub fn router(authority: Authority, policy: PolicySource, audit: Arc<AuditLog>) -> Router {
+    let public_keys: String = authority
+        .public_keys()
+        .iter()
+        .map(|key| key.line() + "\n")
+        .collect();
+    let ca = Ca {
+        discovery: DiscoveryCache::new(policy.clone()),
+        issuing: Issuing {
             authority,
             policy,
             audit,
-            public_keys,
-            fingerprint,
-            discovery: Mutex::default(),
-        }
-    }
-
-    /// The audit log, to be reopened.
-    pub fn audit(&self) -> &AuditLog {
-        &self.audit
-    }
+        },
+        public_keys: public_keys.into(),
+    };
+    Router::new().fallback(handle).with_state(Arc::new(ca))
 }
 
-/// The routes of `ca`. Every path but the named ones behaves as `/`.
-pub fn router(ca: Arc<Ca>) -> Router {
-    Router::new().fallback(answer).with_state(ca)
-}
-
-async fn answer(State(ca): State<Arc<Ca>>, request: Request) -> Response {
-    match (request.uri().path(), request.method()) {
-        ("/discovery", &Method::GET) => discovery(&ca).await,
+async fn handle(State(ca): State<Arc<Ca>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    match (parts.uri.path(), &parts.method) {
+        ("/healthz", _) => text(StatusCode::OK, "ok\n"),
+        ("/readyz", _) => ca.ready().await,
+        ("/discovery", &Method::GET) => ca.discovery().await,
         ("/discovery", _) => method_not_allowed("GET"),
-        ("/healthz", &Method::GET) => text(StatusCode::OK, "ok\n"),
-        ("/readyz", &Method::GET) => ready(&ca).await,
-        (_, &Method::GET) => public_key(&ca),
-        (_, &Method::POST) => certificate(&ca, request).await,
+        (_, &Method::GET) => ca.public_keys(),
+        (_, &Method::POST) => ca.certificate(&parts, body).await,
         _ => method_not_allowed("GET, POST"),
     }
 }
 
-fn public_key(ca: &Ca) -> Response {
-    let mut response = text(StatusCode::OK, ca.public_keys.clone());
-    response
-        .headers_mut()
-        .insert(LINK, HeaderValue::from_static(LINKS));
-    response
-}
-
-async fn ready(ca: &Ca) -> Response {
-    match known_discovery(ca).await {
-        Ok(_) => text(StatusCode::OK, "ready\n"),
-        Err(refusal) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{refusal}\n")),
+impl Ca {
+    fn public_keys(&self) -> Response {
+        let mut response = text(StatusCode::OK, self.public_keys.clone());
+        response.headers_mut().insert(LINK, DISCOVERY_LINK);
+        response
     }
-}
 
-async fn discovery(ca: &Ca) -> Response {
-    let document = match known_discovery(ca).await {
-        Ok(document) => document,
-        Err(refusal) => {
-            return text(
-                StatusCode::BAD_GATEWAY,
-                format!("failed to fetch discovery: {refusal}"),
-            );
-        }
-    };
-    match serde_json::to_vec(&document) {
-        Ok(document) => {
-            let mut response = json(document);
-            let age = format!("max-age={}", DISCOVERY_MAX_AGE.as_secs());
-            if let Ok(age) = HeaderValue::try_from(age) {
-                response.headers_mut().insert(CACHE_CONTROL, age);
+    async fn certificate(&self, parts: &Parts, body: Body) -> Response {
+        let bad = |error: BadRequest| text(error.status(), error.to_string());
+        let token = match bearer(&parts.headers) {
+            Ok(token) => token,
+            Err(error) => return bad(error),
+        };
+        let body = match read_body(body, &parts.headers, HTTP_BODY_MAX).await {
+            Ok(body) => body,
+            Err(error) => return text(error.status(), error.to_string()),
+        };
+        let asked = match Asked::read(&body) {
+            Ok(asked) => asked,
+            Err(error) => return bad(error),
+        };
+        match self.issuing.issue(&asked, &token, &parts.extensions).await {
+            Outcome::Issued(certificate) => {
+                let certificate = CertificateResponse {
+                    certificate: certificate.line() + "\n",
+                };
+                match serde_json::to_vec(&certificate) {
+                    Ok(body) => json(body),
+                    Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+                }
             }
-            response
-        }
-        Err(error) => text(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            format!("cannot write the discovery document: {error}"),
-        ),
-    }
-}
-
-/// The discovery document, asked of policy at most once in its life. One asks, the others wait for it.
-async fn known_discovery(ca: &Ca) -> Result<Discovery, PolicyRefusal> {
-    let mut known = ca.discovery.lock().await;
-    if let Some((since, document)) = &*known
-        && since.elapsed() < DISCOVERY_MAX_AGE
-    {
-        return Ok(document.clone());
-    }
-    let document = ca.policy.discovery(ca.authority.key()).await?;
-    *known = Some((Instant::now(), document.clone()));
-    Ok(document)
-}
-
-/// A no: the status and the words that the client gets.
-struct No {
-    status: StatusCode,
-    words: String,
-}
-
-impl No {
-    fn new(status: StatusCode, words: impl Into<String>) -> Self {
-        Self {
-            status,
-            words: words.into(),
+            Outcome::Refused(refused) => text(refused.status, refused.message),
         }
     }
-}
 
-/// `POST /`: from the token to the certificate.
-async fn certificate(ca: &Ca, request: Request) -> Response {
-    let (head, body) = request.into_parts();
-    let id = request_id(&head.extensions);
-    let client = head
-        .extensions
-        .get::<ClientAddress>()
-        .map(ToString::to_string)
-        .unwrap_or_default();
-    let parsed = match bearer(&head.headers) {
-        Ok(token) => read_request(body, &head.headers)
-            .await
-            .map(|request| (token, request)),
-        Err(no) => Err(no),
-    };
-    let (token, request) = match parsed {
-        Ok(parsed) => parsed,
-        // Nobody was named yet: these go to the log of requests, not of decisions.
-        Err(no) => return text(no.status, no.words),
-    };
-    let subject = SubjectPublicKey::parse(request.public_key.trim_end());
-    let asked = Asked {
-        request_id: &id,
-        connection: &request.connection,
-        subject: subject.as_ref().ok(),
-        ca_fingerprint: &ca.fingerprint,
-        client,
-    };
-    let issued = match &subject {
-        Ok(subject) => decide_and_issue(ca, &token, &request, subject, &id).await,
-        Err(error) => Err(No::new(StatusCode::BAD_REQUEST, format!("publicKey: {error}"))),
-    };
-    let now = Timestamp::now();
-    let (line, response) = match &issued {
-        Ok(issued) => (AuditLine::issued(&asked, issued, now), granted(issued)),
-        Err(no) => (
-            AuditLine::refused(&asked, no.status.as_u16(), &no.words, now),
-            text(no.status, no.words.clone()),
-        ),
-    };
-    match ca.audit.write(&line) {
-        Ok(()) => response,
-        Err(error) => {
-            tracing::error!(%error, request_id = %id, "nothing is issued while the audit log cannot be written");
-            text(
+    async fn discovery(&self) -> Response {
+        match self.discovery.get().await {
+            Ok(document) => {
+                let mut response = json(document.json);
+                response
+                    .headers_mut()
+                    .insert(CACHE_CONTROL, document.cache_control);
+                response
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot fetch the discovery document from policy");
+                text(
+                    StatusCode::BAD_GATEWAY,
+                    format!("failed to fetch discovery: {}", public_reason(&error)),
+                )
+            }
+        }
+    }
+
+    async fn ready(&self) -> Response {
+        let policy = match &self.issuing.policy {
+            PolicySource::Local(policy) => policy.ready().await,
+            PolicySource::Remote(_) => self
+                .discovery
+                .get()
+                .await
+                .map(|_| ())
+                .map_err(|error| public_reason(&error)),
+        };
+        match policy {
+            Ok(()) if self.issuing.audit.is_failing() => text(
                 StatusCode::SERVICE_UNAVAILABLE,
-                "the CA cannot write its audit log, so it issues nothing",
+                "the audit log cannot be written\n",
+            ),
+            Ok(()) => text(StatusCode::OK, "ready\n"),
+            Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
+        }
+    }
+}
+
+/// What anybody may know of a failure: nothing about where the policy server is.
+fn public_reason(failure: &PolicyFailure) -> String {
+    match failure {
+        PolicyFailure::Refused(refusal) => {
+            format!(
+                "policy server returned {} for discovery: {}",
+                refusal.status.as_u16(),
+                refusal.message
             )
         }
-    }
-}
-
-/// The token of the `Authorization` header.
-fn bearer(headers: &HeaderMap) -> Result<Token, No> {
-    let unauthorized = |words: &str| No::new(StatusCode::UNAUTHORIZED, words);
-    let value = headers
-        .get(AUTHORIZATION)
-        .ok_or_else(|| unauthorized("missing Authorization header"))?;
-    let value = value.as_bytes().strip_prefix(b"Bearer ");
-    let value = value.ok_or_else(|| unauthorized("Authorization header must use Bearer scheme"))?;
-    if value.is_empty() {
-        return Err(unauthorized("empty Bearer token"));
-    }
-    let encoding = headers.get(TOKEN_ENCODING_HEADER).map(HeaderValue::as_bytes);
-    Token::from_header(value, encoding).map_err(|error| No::new(StatusCode::BAD_REQUEST, error.to_string()))
-}
-
-/// The body: a public key and a connection.
-async fn read_request(body: Body, headers: &HeaderMap) -> Result<CertificateRequest, No> {
-    let body = read_body(body, headers, HTTP_BODY_MAX)
-        .await
-        .map_err(|error| No::new(error.status(), error.to_string()))?;
-    let request: CertificateRequest = serde_json::from_slice(&body)
-        .map_err(|error| No::new(StatusCode::BAD_REQUEST, format!("unable to parse body: {error}")))?;
-    if request.public_key.is_empty() || request.connection.remote_host.is_empty() {
-        return Err(No::new(
-            StatusCode::BAD_REQUEST,
-            "publicKey and connection.remoteHost are required",
-        ));
-    }
-    Ok(request)
-}
-
-/// Policy's decision, checked, and the certificate it allows.
-async fn decide_and_issue(
-    ca: &Ca,
-    token: &Token,
-    request: &CertificateRequest,
-    subject: &SubjectPublicKey,
-    id: &RequestId,
-) -> Result<crate::authority::Issued, No> {
-    let connection = &request.connection;
-    let params = ca
-        .policy
-        .decide(ca.authority.key(), token, connection)
-        .await
-        .map_err(|refusal| refused(&refusal, id))?;
-    let user = Principal::parse(&connection.remote_user)
-        .map_err(|error| No::new(StatusCode::BAD_REQUEST, format!("connection.remoteUser: {error}")))?;
-    let allowed = ca.authority.allow(params, &user, id, Timestamp::now()).map_err(|excess| match excess {
-        Excess::TokenEnds => No::new(StatusCode::UNAUTHORIZED, format!("{excess}; log in again")),
-        excess => {
-            tracing::error!(%excess, request_id = %id, "policy's decision is not one that this CA carries out");
-            No::new(StatusCode::BAD_GATEWAY, format!("{excess} (request {id})"))
-        }
-    })?;
-    ca.authority.issue(allowed, subject.clone()).map_err(|error| {
-        tracing::error!(%error, request_id = %id, "a certificate could not be signed");
-        No::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            format!("error generating crt (request {id})"),
-        )
-    })
-}
-
-fn refused(refusal: &PolicyRefusal, id: &RequestId) -> No {
-    match refusal {
-        PolicyRefusal::Refused { status, message } => No::new(
-            StatusCode::from_u16(*status).unwrap_or(StatusCode::FORBIDDEN),
-            message,
-        ),
-        PolicyRefusal::NotBelieved(_) => No::new(
-            StatusCode::BAD_GATEWAY,
-            format!("the policy server does not accept this CA; tell whoever runs it (request {id})"),
-        ),
-        PolicyRefusal::Unavailable(_) => No::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("{refusal} (request {id})"),
-        ),
-    }
-}
-
-fn granted(issued: &crate::authority::Issued) -> Response {
-    let reply = CertificateResponse {
-        certificate: format!("{}\n", issued.certificate.line()),
-    };
-    match serde_json::to_vec(&reply) {
-        Ok(reply) => {
-            let mut response = Response::new(Body::from(reply));
-            response
-                .headers_mut()
-                .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            response
-        }
-        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+        PolicyFailure::NotTrusted(_) => "the policy server does not accept this CA".to_owned(),
+        PolicyFailure::Unreachable(_) => "the policy server cannot be reached".to_owned(),
+        PolicyFailure::Garbled(_) => "the policy server's answer cannot be used".to_owned(),
     }
 }

@@ -1,93 +1,104 @@
-//! How the CA proves to the policy server that a request is its own: a JWT signed with the CA key, good for a minute
-//! and for one method, target and body (wire-compatible with epithet 0.18 and 0.19).
+//! The CA's own token: how it proves to a policy server that it is the CA who asks.
+//!
+//! One minute, one request: bound to the method, the target and the body. Wire-compatible with epithet 0.18 and 0.19.
 
 use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use epithet_ssh::{CaKey, SigningError};
 use epithet_wire::limits::SERVICE_TOKEN_LIFE;
-use serde::Serialize;
+use std::sync::Arc;
 
-/// The audience of every such token.
-const AUDIENCE: &str = "epithet-policy";
-
-/// The claims, in the order in which they are written.
-#[derive(Serialize)]
-struct Claims<'a> {
-    iss: &'a str,
-    aud: &'a str,
-    iat: i64,
-    exp: i64,
-    jti: &'a str,
-    bh: &'a str,
-    htm: &'a str,
-    htu: &'a str,
+/// Makes service tokens for one policy server.
+#[derive(Debug)]
+pub(crate) struct ServiceTokens {
+    key: Arc<CaKey>,
+    header: String,
+    fingerprint: String,
+    /// As JSON, quotes included.
+    target: String,
 }
 
-/// Signs a token for one request at `now` (seconds since 1970).
-///
-/// `target` is host and path without scheme and query, as in `policy.example.com/`; `jti` is 16 random bytes.
-///
-/// # Errors
-/// When the key cannot sign, which no input can cause.
-pub fn service_token(
-    key: &CaKey,
-    method: &str,
-    target: &str,
-    body: &[u8],
-    now: i64,
-    jti: [u8; 16],
-) -> Result<String, SigningError> {
-    let header = format!("{{\"alg\":\"{}\"}}", key.jws_algorithm().name());
-    let body_hash = URL_SAFE_NO_PAD.encode(digest(&SHA256, body));
-    let jti: String = jti.iter().map(|byte| format!("{byte:02x}")).collect();
-    let fingerprint = key.fingerprint();
-    let life = i64::try_from(SERVICE_TOKEN_LIFE.as_secs()).unwrap_or(60);
-    let claims = Claims {
-        iss: &fingerprint,
-        aud: AUDIENCE,
-        iat: now,
-        exp: now + life,
-        jti: &jti,
-        bh: &body_hash,
-        htm: method,
-        htu: target,
-    };
-    let claims = serde_json::to_vec(&claims).unwrap_or_default();
-    let mut token = format!(
-        "{}.{}",
-        URL_SAFE_NO_PAD.encode(header),
-        URL_SAFE_NO_PAD.encode(claims)
-    );
-    let signature = key.sign_jws(token.as_bytes())?;
-    token.push('.');
-    token.push_str(&URL_SAFE_NO_PAD.encode(signature));
-    Ok(token)
+impl ServiceTokens {
+    /// `target` is the policy server's host, with its port if it has one, and path: `policy.example.com/`.
+    pub(crate) fn new(key: Arc<CaKey>, target: &str) -> Self {
+        let header = URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"{}"}}"#, key.jws_algorithm()));
+        let target = serde_json::Value::from(target).to_string();
+        Self {
+            fingerprint: key.fingerprint(),
+            key,
+            header,
+            target,
+        }
+    }
+
+    /// A token for one request with this method and body, made at `now`, in seconds since 1970.
+    pub(crate) fn mint(&self, method: &str, body: &[u8], now: u64) -> Result<String, SigningError> {
+        let mut id = [0; 16];
+        SystemRandom::new().fill(&mut id).map_err(|_| SigningError)?;
+        self.mint_as(&format!("{:032x}", u128::from_be_bytes(id)), method, body, now)
+    }
+
+    fn mint_as(&self, id: &str, method: &str, body: &[u8], now: u64) -> Result<String, SigningError> {
+        let (issuer, target, end) = (
+            &self.fingerprint,
+            &self.target,
+            now + SERVICE_TOKEN_LIFE.as_secs(),
+        );
+        let hash = URL_SAFE_NO_PAD.encode(digest(&SHA256, body));
+        let claims = format!(
+            r#"{{"iss":"{issuer}","aud":"epithet-policy","iat":{now},"exp":{end},"jti":"{id}","bh":"{hash}","htm":"{method}","htu":{target}}}"#
+        );
+        let mut token = format!("{}.{}", self.header, URL_SAFE_NO_PAD.encode(claims));
+        let signature = self.key.sign_jws(token.as_bytes())?;
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+        Ok(token)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// The key of the worked example: its seed is the bytes 0 to 31.
+    const KEY: &str = "-----BEGIN OPENSSH PRIVATE KEY-----
+b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQAAAAAAAAABAAAAMwAAAAtzc2gtZWQyNTUx
+OQAAACADoQe/884Qvh1w3RjnS8CZZ+TWMJulDV8d3IZkElUxuAAAAIiyOPXAsjj1wAAAAAtzc2gt
+ZWQyNTUxOQAAACADoQe/884Qvh1w3RjnS8CZZ+TWMJulDV8d3IZkElUxuAAAAEAAAQIDBAUGBwgJ
+CgsMDQ4PEBESExQVFhcYGRobHB0eHwOhB7/zzhC+HXDdGOdLwJln5NYwm6UNXx3chmQSVTG4AAAA
+AAECAwQF
+-----END OPENSSH PRIVATE KEY-----
+";
+    const BODY: &str = r#"{"token":"tok","connection":{"localHost":"","remoteHost":"h","remoteUser":"u","port":22,"proxyJump":"","hash":"x"}}"#;
+    const TOKEN: &str = "eyJhbGciOiJFZERTQSJ9.eyJpc3MiOiJTSEEyNTY6bGJtc29BMHlJRWNFaVZEUm5NV3V6bStuViszWkVFcFZJVVJxRm9lU3NwZyIsImF1ZCI6ImVwaXRoZXQtcG9saWN5IiwiaWF0IjoxNzY3MjI1NjAwLCJleHAiOjE3NjcyMjU2NjAsImp0aSI6IjAwMDEwMjAzMDQwNTA2MDcwODA5MGEwYjBjMGQwZTBmIiwiYmgiOiJwSVRGckpjN3dnZDFYZlhBd0I4Q0FzWkgwanB3NnRZczNjc0dTNDFodXZBIiwiaHRtIjoiUE9TVCIsImh0dSI6InBvbGljeS5leGFtcGxlLmNvbS8ifQ.kv8VeXk1IYSAGt8ZTffrs0TeHyDNDlA35W2AsWSqgB0seTUewBPCY6fRXNQq52ab5U5jONjlzi50y2V27picAA";
+
     #[test]
-    fn the_claims_are_those_of_the_worked_example() {
-        let key = CaKey::generate_ed25519().unwrap();
-        let body = br#"{"token":"tok","connection":{"localHost":"","remoteHost":"h","remoteUser":"u","port":22,"proxyJump":"","hash":"x"}}"#;
-        let jti: [u8; 16] = std::array::from_fn(|n| u8::try_from(n).unwrap());
-        let token = service_token(&key, "POST", "policy.example.com/", body, 1_767_225_600, jti).unwrap();
-        let parts: Vec<_> = token.split('.').collect();
-        assert_eq!(parts[0], "eyJhbGciOiJFZERTQSJ9");
-        let claims = String::from_utf8(URL_SAFE_NO_PAD.decode(parts[1]).unwrap()).unwrap();
-        assert_eq!(
-            claims,
-            format!(
-                r#"{{"iss":"{}","aud":"epithet-policy","iat":1767225600,"exp":1767225660,"jti":"000102030405060708090a0b0c0d0e0f","bh":"pITFrJc7wgd1XfXAwB8CAsZH0jpw6tYs3csGS41huvA","htm":"POST","htu":"policy.example.com/"}}"#,
-                key.fingerprint()
-            )
+    fn a_token_has_the_bytes_of_the_worked_example() {
+        let key = Arc::new(CaKey::from_openssh(KEY, || None).unwrap());
+        let tokens = ServiceTokens::new(key, "policy.example.com/");
+        let token = tokens.mint_as(
+            "000102030405060708090a0b0c0d0e0f",
+            "POST",
+            BODY.as_bytes(),
+            1_767_225_600,
         );
-        assert!(key.public().verify_jws(
-            format!("{}.{}", parts[0], parts[1]).as_bytes(),
-            &URL_SAFE_NO_PAD.decode(parts[2]).unwrap()
-        ));
+        assert_eq!(token.unwrap(), TOKEN);
+    }
+
+    #[test]
+    fn the_hash_of_no_body_is_the_documented_one_and_no_two_tokens_are_alike() {
+        let tokens = ServiceTokens::new(Arc::new(CaKey::generate_ed25519().unwrap()), "localhost/");
+        let (one, other) = (
+            tokens.mint("GET", b"", 1).unwrap(),
+            tokens.mint("GET", b"", 1).unwrap(),
+        );
+        assert_ne!(one, other);
+        let claims = URL_SAFE_NO_PAD.decode(one.split('.').nth(1).unwrap()).unwrap();
+        let claims: serde_json::Value = serde_json::from_slice(&claims).unwrap();
+        assert_eq!(claims["bh"], "47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU");
+        assert_eq!(claims["jti"].as_str().unwrap().len(), 32);
+        assert_eq!(claims["exp"], 61);
     }
 }

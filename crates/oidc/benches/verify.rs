@@ -1,7 +1,11 @@
 //! What one ID token costs: the signature alone, and everything together.
 //!
 //! `cargo bench -p epithet-oidc`
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a bench that cannot go on fails, and prints")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a bench that cannot go on fails, and prints"
+)]
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
@@ -36,22 +40,39 @@ fn main() {
     });
     let signed = format!("{}.{}", encode(&header), encode(&claims));
     let mut signature = vec![0; pair.public_modulus_len()];
-    pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), signed.as_bytes(), &mut signature).unwrap();
+    pair.sign(
+        &RSA_PKCS1_SHA256,
+        &SystemRandom::new(),
+        signed.as_bytes(),
+        &mut signature,
+    )
+    .unwrap();
     let token = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(&signature));
-    let expected =
-        Expectation::new("https://login.example.com/tenants/4711", "ssh-login", &[Algorithm::RS256]);
+    let expected = Expectation::new(
+        "https://login.example.com/tenants/4711",
+        "ssh-login",
+        &[Algorithm::RS256],
+    );
 
     let parsed = public.to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256).unwrap();
-    let parsed_once = measure(|| parsed.verify_sig(signed.as_bytes(), &signature).unwrap());
-    let parsed_each =
-        measure(|| public.verify(&RSA_PKCS1_2048_8192_SHA256, signed.as_bytes(), &signature).unwrap());
+    let parsed_once = measure(|| {
+        parsed.verify_sig(signed.as_bytes(), &signature).unwrap();
+    });
+    let parsed_each = measure(|| {
+        public
+            .verify(&RSA_PKCS1_2048_8192_SHA256, signed.as_bytes(), &signature)
+            .unwrap();
+    });
     let whole = measure(|| {
         black_box(verify(token.as_bytes(), &keys, &expected, 1_800_000_100).unwrap());
     });
     println!("RS256 signature, key parsed once        {parsed_once:>10.2?}");
     println!("RS256 signature, key parsed each time   {parsed_each:>10.2?}");
     println!("ID token, everything                    {whole:>10.2?}");
-    println!("ID token beyond the signature           {:>10.2?}", whole.saturating_sub(parsed_once));
+    println!(
+        "ID token beyond the signature           {:>10.2?}",
+        whole.saturating_sub(parsed_once)
+    );
 }
 
 /// The median round's time per call.

@@ -26,13 +26,20 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (Some(issuer), Some(client_id)) = (arguments.next(), arguments.next()) else {
         return Err("usage: login ISSUER CLIENT_ID [BROWSER COMMAND]".into());
     };
-    let mut terminal = Terminal(arguments.next().map_or(BrowserChoice::System, BrowserChoice::Command));
+    let mut terminal = Terminal(
+        arguments
+            .next()
+            .map_or(BrowserChoice::System, BrowserChoice::Command),
+    );
     let options = LoginOptions::new(Arc::default(), Issuer::parse(&issuer)?, client_id);
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-        let first = login(&options, b"", &mut terminal).await?;
-        println!("{:?}: {:#?}", first.how, first.claims);
-        let second = login(&options, first.state.expose(), &mut terminal).await?;
-        println!("{:?}", second.how);
-        Ok(())
-    })
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(async {
+            let first = login(&options, b"", &mut terminal).await?;
+            println!("{:?}: {:#?}", first.how, first.claims);
+            let second = login(&options, first.state.expose(), &mut terminal).await?;
+            println!("{:?}", second.how);
+            Ok(())
+        })
 }

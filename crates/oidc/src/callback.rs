@@ -228,10 +228,19 @@ impl Site {
         };
         // Before anything is read: a stranger is not waited for.
         if let Some(uid) = stranger {
-            tracing::warn!(uid, "a request to the login's listener came from another user and was refused");
-            return write(stream, &Page::stray(403, "This request came from another user of this machine.")).await;
+            tracing::warn!(
+                uid,
+                "a request to the login's listener came from another user and was refused"
+            );
+            return write(
+                stream,
+                &Page::stray(403, "This request came from another user of this machine."),
+            )
+            .await;
         }
-        let Ok(Some(head)) = timeout(HEAD_DEADLINE, read_head(&mut stream)).await else { return };
+        let Ok(Some(head)) = timeout(HEAD_DEADLINE, read_head(&mut stream)).await else {
+            return;
+        };
         match self.read_request(&head) {
             Err(page) => write(stream, &page).await,
             Ok(query) => self.take(stream, query).await,

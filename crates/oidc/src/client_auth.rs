@@ -257,8 +257,15 @@ mod tests {
 
     fn pem(der: &[u8]) -> String {
         let body = STANDARD.encode(der);
-        let lines: Vec<&str> = body.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
-        format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n"))
+        let lines: Vec<&str> = body
+            .as_bytes()
+            .chunks(64)
+            .map(|line| std::str::from_utf8(line).unwrap())
+            .collect();
+        format!(
+            "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
+            lines.join("\n")
+        )
     }
 
     #[test]
@@ -271,7 +278,10 @@ mod tests {
         let point = ec.public_key().as_ref();
         let ed = Ed25519KeyPair::generate().unwrap();
         let keys = [
-            (rsa_der.as_ref().to_vec(), json!({"kty": "RSA", "n": encode(&public.n), "e": encode(&public.e)})),
+            (
+                rsa_der.as_ref().to_vec(),
+                json!({"kty": "RSA", "n": encode(&public.n), "e": encode(&public.e)}),
+            ),
             (
                 ec.to_pkcs8v1().unwrap().as_ref().to_vec(),
                 json!({"kty": "EC", "crv": "P-256", "x": encode(&point[1..33]), "y": encode(&point[33..])}),
@@ -289,7 +299,10 @@ mod tests {
             let set = KeySet::parse(json!({"keys": [jwk]}).to_string().as_bytes()).unwrap();
             let expected = Expectation::new("ssh-login", endpoint.as_str(), &Algorithm::ALL);
             let claims = verify(assertion.as_bytes(), &set, &expected, clock::unix_now()).unwrap();
-            assert_eq!((claims.subject.as_str(), claims.expires_at - claims.issued_at), ("ssh-login", 60));
+            assert_eq!(
+                (claims.subject.as_str(), claims.expires_at - claims.issued_at),
+                ("ssh-login", 60)
+            );
             assert_eq!(claims.raw["jti"].as_str().unwrap().len(), 43);
             assert!(!format!("{key:?}").contains(&STANDARD.encode(&der)[60..]));
         }
@@ -302,8 +315,17 @@ mod tests {
             "-----BEGIN RSA PRIVATE KEY-----\nAA==\n-----END RSA PRIVATE KEY-----",
             "-----BEGIN PRIVATE KEY-----\n!\n-----END PRIVATE KEY-----",
         ] {
-            assert!(ClientKey::from_pem(bad, None).unwrap_err().to_string().contains("openssl pkcs8"), "{bad}");
+            assert!(
+                ClientKey::from_pem(bad, None)
+                    .unwrap_err()
+                    .to_string()
+                    .contains("openssl pkcs8"),
+                "{bad}"
+            );
         }
-        assert_eq!(ClientKey::from_pem(&pem(b"no key"), None).unwrap_err(), ClientKeyError::Kind);
+        assert_eq!(
+            ClientKey::from_pem(&pem(b"no key"), None).unwrap_err(),
+            ClientKeyError::Kind
+        );
     }
 }

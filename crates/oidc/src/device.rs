@@ -145,7 +145,10 @@ pub(crate) async fn wait(
             Err(TokenEndpointError::Unavailable(
                 FetchError::TimedOut { .. }
                 | FetchError::Unreachable { .. }
-                | FetchError::Status { status: 429 | 500..=599, .. },
+                | FetchError::Status {
+                    status: 429 | 500..=599,
+                    ..
+                },
             )) => pace.back_off(),
             Err(error) => return Err(DeviceError::Endpoint(error)),
         }

@@ -1,6 +1,7 @@
 //! A document of the provider (discovery, keys) together with how long it is good for.
 
-use crate::http::{FetchError, Http, Reply, shown};
+use crate::http::{FetchError, Http, shown};
+use crate::reply::Reply;
 use serde::{Deserialize, Serialize};
 use url::Url;
 

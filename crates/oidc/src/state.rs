@@ -103,7 +103,11 @@ impl Saved {
         let Some(memory) = memory else { return saved };
         let auth_time = memory.auth_time;
         Self {
-            previous: memory.subject.map(|subject| Previous { subject, auth_time, nonce: memory.nonce }),
+            previous: memory.subject.map(|subject| Previous {
+                subject,
+                auth_time,
+                nonce: memory.nonce,
+            }),
             flow: memory.flow,
             discovery: memory.discovery,
             keys: memory.keys,
@@ -143,7 +147,10 @@ impl Saved {
                     .claims
                     .and_then(|claims| claims.auth_time)
                     .or(previous.and_then(|it| it.auth_time)),
-                nonce: kept.nonce.map(str::to_owned).or_else(|| previous.and_then(|it| it.nonce.clone())),
+                nonce: kept
+                    .nonce
+                    .map(str::to_owned)
+                    .or_else(|| previous.and_then(|it| it.nonce.clone())),
                 flow: kept.flow.or(self.flow),
                 discovery: Some(kept.discovery.clone()),
                 keys: kept.keys.cloned(),
@@ -210,7 +217,9 @@ mod tests {
         let discovery = document();
         let kept = Kept {
             tokens,
-            claims: None, nonce: None, flow: Some(Flow::Device),
+            claims: None,
+            nonce: None,
+            flow: Some(Flow::Device),
             discovery: &discovery,
             keys: None,
             now: 1_786_000_000,

@@ -1,10 +1,11 @@
 //! The token endpoint (RFC 6749 sections 3.2 and 5): codes, refresh tokens and device codes become tokens.
 
 use crate::client_auth::{self, ClientAuthChoice};
-use crate::http::{FetchError, Reply, shown};
+use crate::http::{FetchError, shown};
 use crate::json::{self, JsonError};
 use crate::options::LoginOptions;
 use crate::random::NoRandomness;
+use crate::reply::Reply;
 use crate::secret::Secret;
 use epithet_wire::display::sanitize_line;
 use serde_json::{Map, Value};
@@ -22,6 +23,36 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// Answers to a refresh after which only the person can help.
+    pub(crate) fn ends_the_session(&self) -> bool {
+        const ENDS: [&str; 8] = [
+            "invalid_grant",
+            "invalid_token",
+            "login_required",
+            "interaction_required",
+            "consent_required",
+            "account_selection_required",
+            "unauthorized_client",
+            "unsupported_grant_type",
+        ];
+        ENDS.contains(&self.error.as_str())
+    }
+
+    /// Answers that speak about the flow or the client's permission for it, not about the person.
+    pub(crate) fn forbids_the_flow(&self) -> bool {
+        const FORBIDS: [&str; 6] = [
+            "unauthorized_client",
+            "unsupported_grant_type",
+            "unsupported_response_type",
+            "redirect_uri_mismatch",
+            "invalid_request",
+            "invalid_request_uri",
+        ];
+        FORBIDS.contains(&self.error.as_str())
+        // Conditional Access of Entra forbids the device flow like this.
+        || self.description.as_deref().is_some_and(|text| text.contains("AADSTS53003"))
+    }
+
     /// Takes the words over; at most 64 and 512 characters of them.
     pub fn new(error: &str, description: Option<&str>) -> Self {
         Self {

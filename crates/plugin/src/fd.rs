@@ -55,7 +55,11 @@ fn is_a_stream(given: BorrowedFd<'_>) -> bool {
 /// When the list of open descriptors cannot be read.
 pub fn close_inherited_on_exec() -> io::Result<()> {
     for entry in std::fs::read_dir("/dev/fd")? {
-        let Some(number) = entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok()) else {
+        let Some(number) = entry?
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<RawFd>().ok())
+        else {
             continue;
         };
         if number > 2 {

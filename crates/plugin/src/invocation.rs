@@ -83,7 +83,10 @@ mod tests {
     #[test]
     fn an_unknown_protocol_says_nothing_and_missing_parts_are_empty() {
         assert_eq!(read_back(&HashMap::new()), None);
-        assert_eq!(read_back(&HashMap::from([("EPITHET_PROTOCOL", "2".to_owned())])), None);
+        assert_eq!(
+            read_back(&HashMap::from([("EPITHET_PROTOCOL", "2".to_owned())])),
+            None
+        );
         let bare = HashMap::from([
             ("EPITHET_PROTOCOL", "1".to_owned()),
             ("EPITHET_PORT", "many".to_owned()),

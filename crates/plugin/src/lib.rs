@@ -43,7 +43,6 @@ pub use guest::{finish, is_plugin, keep_streams_from_children, progress, read_st
 pub use invocation::Invocation;
 
 #[cfg(feature = "host")]
-#[cfg(any())]
 pub mod check;
 #[cfg(feature = "host")]
 mod host;

@@ -85,11 +85,11 @@ mod tests {
     #[test]
     fn the_limit_is_inclusive() {
         for limit in [0, 1, FIRST - 1, FIRST, FIRST + 1, FIRST * GROWTH, 100_000] {
-            assert_eq!(collect(&vec![7; limit], &[usize::MAX], limit).unwrap().len(), limit);
             assert_eq!(
-                collect(&vec![7; limit + 1], &[usize::MAX], limit),
-                Err(OverLimit)
+                collect(&vec![7; limit], &[usize::MAX], limit).unwrap().len(),
+                limit
             );
+            assert_eq!(collect(&vec![7; limit + 1], &[usize::MAX], limit), Err(OverLimit));
         }
     }
 

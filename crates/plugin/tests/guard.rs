@@ -1,4 +1,5 @@
 //! The guard ends plugins when their broker was killed, and nothing else.
+#![expect(clippy::unwrap_used, reason = "only tests call these functions")]
 
 mod support;
 
@@ -22,7 +23,9 @@ fn broker(successes_before: usize, mode: &[&str]) -> Broker {
         .spawn()
         .unwrap();
     let mut stdin = process.stdin.take().unwrap();
-    stdin.write_all("success\n".repeat(successes_before).as_bytes()).unwrap();
+    stdin
+        .write_all("success\n".repeat(successes_before).as_bytes())
+        .unwrap();
     drop(stdin);
     let lines = BufReader::new(process.stdout.take().unwrap());
     Broker { process, lines }
@@ -33,7 +36,10 @@ impl Broker {
     fn line(&mut self, word: &str) -> String {
         loop {
             let mut line = String::new();
-            assert!(self.lines.read_line(&mut line).unwrap() > 0, "the broker never said {word:?}");
+            assert!(
+                self.lines.read_line(&mut line).unwrap() > 0,
+                "the broker never said {word:?}"
+            );
             if let Some(rest) = line.strip_prefix(word) {
                 return rest.trim().to_owned();
             }
@@ -70,7 +76,12 @@ fn processes() -> Vec<(u32, String, u32, u32)> {
             let process = stat.split(' ').next()?.parse().ok()?;
             let mut fields = stat.rsplit(") ").next()?.split(' ');
             let state = fields.next()?.to_owned();
-            Some((process, state, fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+            Some((
+                process,
+                state,
+                fields.next()?.parse().ok()?,
+                fields.next()?.parse().ok()?,
+            ))
         })
         .collect()
 }
@@ -91,7 +102,11 @@ fn children_of(process: u32) -> Vec<u32> {
 
 #[tokio::test]
 async fn killing_the_broker_ends_the_whole_group_of_the_plugin_and_then_the_guard() {
-    for (mode, word) in [(&["hang"][..], "hanging"), (&["hang-deaf"], "hanging"), (&["forks", "3"], "leaf")] {
+    for (mode, word) in [
+        (&["hang"][..], "hanging"),
+        (&["hang-deaf"], "hanging"),
+        (&["forks", "3"], "leaf"),
+    ] {
         let mut broker = broker(0, mode);
         let guard = broker.number("guard ");
         broker.line(word);
@@ -145,26 +160,35 @@ async fn a_guard_that_was_killed_is_replaced_and_knows_the_runs() {
     let (sink, mut feed) = progress_channel();
     let run = tokio::spawn({
         let (runner, cancel) = (hanging.runner.clone().with_guard(guard.clone()), cancel.clone());
-        async move { runner.run(&Default::default(), &Default::default(), sink, cancel).await }
+        async move {
+            runner
+                .run(&Default::default(), &Default::default(), sink, cancel)
+                .await
+        }
     });
     feed.next().await.unwrap();
     end(first);
     until("the guard is dead", || !is_alive(first)).await;
 
-    let honest = support::hostile(&["honest", "token"]).runner.with_guard(guard.clone());
+    let honest = support::hostile(&["honest", "token"])
+        .runner
+        .with_guard(guard.clone());
     let reply = honest
-        .run(&Default::default(), &Default::default(), ProgressSink::discard(), Default::default())
+        .run(
+            &Default::default(),
+            &Default::default(),
+            ProgressSink::discard(),
+            Default::default(),
+        )
         .await;
     reply.unwrap();
     let second = guard.process_id().unwrap();
     assert_ne!(first, second);
     assert!(!hanging.left().is_empty(), "replacing the guard ended a plugin");
 
-    // The new guard knows the old run: it ends it when it is the only one left to do so.
     drop((honest, guard));
-    let socket_ends = || run.is_finished();
     cancel.cancel();
-    until("the run is over", socket_ends).await;
+    until("the run is over", || run.is_finished()).await;
     until("the second guard is gone", || !is_alive(second)).await;
     hanging.assert_nothing_is_left();
 }
@@ -172,12 +196,16 @@ async fn a_guard_that_was_killed_is_replaced_and_knows_the_runs() {
 #[tokio::test]
 async fn a_guard_that_cannot_be_started_does_not_stop_a_login() {
     let guard = epithet_plugin::Guard::new("/no/such/program".into(), vec![]);
-    let runner = support::hostile(&["honest", "token"]).runner.with_guard(guard.into());
-    let outcome = runner.run(
-        &Default::default(),
-        &Default::default(),
-        epithet_plugin::ProgressSink::discard(),
-        Default::default(),
-    ).await;
+    let runner = support::hostile(&["honest", "token"])
+        .runner
+        .with_guard(guard.into());
+    let outcome = runner
+        .run(
+            &Default::default(),
+            &Default::default(),
+            epithet_plugin::ProgressSink::discard(),
+            Default::default(),
+        )
+        .await;
     assert_eq!(outcome.unwrap().token.expose(), b"token");
 }

@@ -2,7 +2,9 @@
 
 mod support;
 
-use epithet_plugin::{Exit, ProgressSink, RunError, RunLimits, STATE_MAX, Stream, TOKEN_MAX, progress_channel};
+use epithet_plugin::{
+    Exit, ProgressSink, RunError, RunLimits, STATE_MAX, Stream, TOKEN_MAX, progress_channel,
+};
 use epithet_wire::SecretBytes;
 use std::time::{Duration, Instant};
 use support::{Hostile, SHORT, hostile, shell, until};
@@ -30,12 +32,19 @@ fn kind(error: &RunError) -> String {
 async fn started(
     plugin: &Hostile,
     word: &str,
-) -> (CancellationToken, tokio::task::JoinHandle<Result<epithet_plugin::Reply, RunError>>) {
+) -> (
+    CancellationToken,
+    tokio::task::JoinHandle<Result<epithet_plugin::Reply, RunError>>,
+) {
     let (sink, mut feed) = progress_channel();
     let cancel = CancellationToken::new();
     let run = tokio::spawn({
         let (runner, cancel) = (plugin.runner.clone(), cancel.clone());
-        async move { runner.run(&SecretBytes::default(), &Default::default(), sink, cancel).await }
+        async move {
+            runner
+                .run(&SecretBytes::default(), &Default::default(), sink, cancel)
+                .await
+        }
     });
     while let Some(progress) = feed.next().await {
         if progress.text.contains(word) {
@@ -89,7 +98,11 @@ async fn an_endless_token_or_state_is_refused_within_two_seconds() {
         let plugin = hostile(&["flood", stream]);
         let begun = Instant::now();
         assert_eq!(kind(&plugin.run(b"").await.unwrap_err()), error);
-        assert!(begun.elapsed() < Duration::from_secs(2), "took {:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() < Duration::from_secs(2),
+            "took {:?}",
+            begun.elapsed()
+        );
         plugin.assert_nothing_is_left();
     }
 }
@@ -144,7 +157,15 @@ async fn a_run_that_is_cancelled_before_it_starts_starts_nothing() {
     let cancel = CancellationToken::new();
     cancel.cancel();
     let plugin = hostile(&["hang"]);
-    let outcome = plugin.runner.run(&SecretBytes::default(), &Default::default(), ProgressSink::discard(), cancel).await;
+    let outcome = plugin
+        .runner
+        .run(
+            &SecretBytes::default(),
+            &Default::default(),
+            ProgressSink::discard(),
+            cancel,
+        )
+        .await;
     assert_eq!(kind(&outcome.unwrap_err()), "cancelled, forced false");
     plugin.assert_nothing_is_left();
 }
@@ -183,12 +204,20 @@ async fn what_a_plugin_says_while_it_is_ended_is_heard() {
     });
     let error = plugin.run(b"").await.unwrap_err();
     assert_eq!(kind(&error), "timeout, forced false");
-    assert!(error.stderr().ends_with("interrupted, nothing was changed\n"), "{}", error.stderr());
+    assert!(
+        error.stderr().ends_with("interrupted, nothing was changed\n"),
+        "{}",
+        error.stderr()
+    );
 }
 
 #[tokio::test]
 async fn a_process_that_holds_the_streams_does_not_hold_the_login() {
-    for left in [&["leave", "hang"][..], &["leave", "hang-deaf"], &["leave", "hang-alone", "60"]] {
+    for left in [
+        &["leave", "hang"][..],
+        &["leave", "hang-deaf"],
+        &["leave", "hang-alone", "60"],
+    ] {
         // The deadline has to be far: the login succeeds because of the grace.
         let plugin = hostile(left).with_limits(RunLimits {
             deadline: Duration::from_secs(300),
@@ -196,7 +225,10 @@ async fn a_process_that_holds_the_streams_does_not_hold_the_login() {
         });
         let seen = plugin.observe(b"").await;
         let reply = seen.outcome.unwrap();
-        assert_eq!((reply.token.expose(), reply.state.expose()), (&b"token"[..], &b"state"[..]));
+        assert_eq!(
+            (reply.token.expose(), reply.state.expose()),
+            (&b"token"[..], &b"state"[..])
+        );
         assert_eq!(
             seen.transcript.left_open(),
             [Stream::Token, Stream::Messages, Stream::State, Stream::Progress]
@@ -221,7 +253,10 @@ async fn the_helpers_of_a_plugin_that_fails_are_ended_with_it() {
         ..SHORT
     });
     let error = plugin.run(b"").await.unwrap_err();
-    assert_eq!((kind(&error).as_str(), error.stderr()), ("exited 3", "no network\n"));
+    assert_eq!(
+        (kind(&error).as_str(), error.stderr()),
+        ("exited 3", "no network\n")
+    );
     plugin.assert_nothing_is_left();
 }
 
@@ -240,9 +275,15 @@ async fn the_streams_may_come_in_any_order_and_any_pieces() {
 #[tokio::test]
 async fn a_plugin_that_closes_its_streams_early_is_judged_by_its_exit() {
     for (script, expected) in [
-        ("printf token; exec >&- 2>&- 3>&- 4>&- <&-; sleep 0.1", Ok("token")),
+        (
+            "printf token; exec >&- 2>&- 3>&- 4>&- <&-; sleep 0.1",
+            Ok("token"),
+        ),
         ("exec >&- 2>&- 3>&- 4>&- <&-; sleep 0.1", Err("empty token")),
-        ("printf token; exec >&- 2>&- 3>&- 4>&- <&-; exit 5", Err("exited 5")),
+        (
+            "printf token; exec >&- 2>&- 3>&- 4>&- <&-; exit 5",
+            Err("exited 5"),
+        ),
     ] {
         let outcome = shell(script).run(&[1; 100_000]).await;
         match (outcome, expected) {
@@ -268,7 +309,11 @@ async fn every_way_to_fail_has_its_own_error() {
         (hostile(&["terminal"]), "exited 74", "terminal:"),
         (shell("no-such-login --now"), "not found", "no-such-login"),
         (shell("/no/such/login"), "not found", "/no/such/login"),
-        (shell("true && no-such-helper"), "not found", "a program that the plugin needs"),
+        (
+            shell("true && no-such-helper"),
+            "not found",
+            "a program that the plugin needs",
+        ),
         (shell("/etc/passwd"), "not executable", "chmod +x /etc/passwd"),
         (shell("exit 126"), "not executable", "chmod +x the file"),
     ] {
@@ -294,9 +339,21 @@ async fn programs_that_cannot_be_started_say_why_without_a_shell_too() {
     for (program, expected, says) in [
         ("no-such-login".to_owned(), "not found", "no-such-login"),
         (script("plain", "#!/bin/sh\n", 0o644), "not executable", "plain"),
-        (script("python", "#!/no/such/python\n", 0o755), "bad interpreter", "/no/such/python"),
-        (script("dos", "#!/bin/sh\r\necho\r\n", 0o755), "bad interpreter", "Windows line ends"),
-        (script("env", "#!/usr/bin/env no-such-node\n", 0o755), "bad interpreter", "no-such-node"),
+        (
+            script("python", "#!/no/such/python\n", 0o755),
+            "bad interpreter",
+            "/no/such/python",
+        ),
+        (
+            script("dos", "#!/bin/sh\r\necho\r\n", 0o755),
+            "bad interpreter",
+            "Windows line ends",
+        ),
+        (
+            script("env", "#!/usr/bin/env no-such-node\n", 0o755),
+            "bad interpreter",
+            "no-such-node",
+        ),
         ("a\0b".to_owned(), "spawn", "nul byte"),
     ] {
         for command in [
@@ -305,7 +362,9 @@ async fn programs_that_cannot_be_started_say_why_without_a_shell_too() {
         ] {
             let run = epithet_plugin::Runner::new(command);
             let (state, none) = (SecretBytes::default(), CancellationToken::new());
-            let outcome = run.run(&state, &Default::default(), ProgressSink::discard(), none).await;
+            let outcome = run
+                .run(&state, &Default::default(), ProgressSink::discard(), none)
+                .await;
             let error = outcome.unwrap_err();
             assert_eq!(kind(&error), expected, "{}", error.explain());
             assert!(error.explain().contains(says), "{}", error.explain());

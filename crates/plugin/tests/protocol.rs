@@ -1,4 +1,5 @@
 //! Plugins that keep to the protocol, and what they find when they are run.
+#![expect(clippy::unwrap_used, reason = "only tests call these functions")]
 
 mod support;
 
@@ -9,7 +10,9 @@ use support::{hostile, shell, until};
 use tokio_util::sync::CancellationToken;
 
 fn every_byte(length: usize) -> Vec<u8> {
-    (0..length).map(|index| u8::try_from(index % 251 + index / 65_536 % 5).unwrap()).collect()
+    (0..length)
+        .map(|index| u8::try_from(index % 251 + index / 65_536 % 5).unwrap())
+        .collect()
 }
 
 #[tokio::test]
@@ -64,7 +67,10 @@ async fn a_plugin_starts_as_if_from_nothing() {
         "SigBlk:\t0000000000000000",
         &format!("path {}:", own_folder.display()),
     ] {
-        assert!(text.lines().any(|found| found.starts_with(line)), "{line:?} is not in {text}");
+        assert!(
+            text.lines().any(|found| found.starts_with(line)),
+            "{line:?} is not in {text}"
+        );
     }
     // Rust's own runtime, in the plugin, ignores SIGPIPE and nothing else.
     assert!(text.contains("SigIgn:\t0000000000001000"), "{text}");
@@ -73,9 +79,19 @@ async fn a_plugin_starts_as_if_from_nothing() {
 #[tokio::test]
 async fn a_signal_that_the_broker_ignores_is_not_ignored_in_the_plugin() {
     // `nohup epithet agent` ignores SIGHUP. Here a shell between the two ignores nearly everything.
-    let words = ["-c", r#"trap "" HUP INT QUIT TERM USR1; exec "$0" broker describe"#, support::HOSTILE];
-    let output = std::process::Command::new("/bin/sh").args(words).output().unwrap();
-    assert!(String::from_utf8_lossy(&output.stdout).contains("SigIgn:\t0000000000001000"), "{output:?}");
+    let words = [
+        "-c",
+        r#"trap "" HUP INT QUIT TERM USR1; exec "$0" broker describe"#,
+        support::HOSTILE,
+    ];
+    let output = std::process::Command::new("/bin/sh")
+        .args(words)
+        .output()
+        .unwrap();
+    assert!(
+        String::from_utf8_lossy(&output.stdout).contains("SigIgn:\t0000000000001000"),
+        "{output:?}"
+    );
 }
 
 #[tokio::test]
@@ -90,12 +106,15 @@ async fn the_environment_tells_what_the_login_is_for() {
     let plugin = shell(
         r#"printf %s "$EPITHET_PROTOCOL|$EPITHET_HOST|$EPITHET_USER|$EPITHET_PORT|$EPITHET_INTERACTIVE|$EPITHET_REMOTE_SESSION""#,
     );
-    let outcome = plugin.runner.run(
-        &SecretBytes::default(),
-        &invocation,
-        ProgressSink::discard(),
-        CancellationToken::new(),
-    ).await;
+    let outcome = plugin
+        .runner
+        .run(
+            &SecretBytes::default(),
+            &invocation,
+            ProgressSink::discard(),
+            CancellationToken::new(),
+        )
+        .await;
     assert_eq!(
         outcome.unwrap().token.expose(),
         b"1|'; touch /tmp/epithet-canary; '|$(touch /tmp/epithet-canary)|2222|1|1"
@@ -107,12 +126,14 @@ async fn the_environment_tells_what_the_login_is_for() {
 async fn a_list_runs_without_a_shell() {
     let words = ["printf", "%s", "$HOME `id` ; exit 3"];
     let runner = Runner::new(PluginCommand::Argv(words.map(str::to_owned).to_vec()));
-    let outcome = runner.run(
-        &SecretBytes::default(),
-        &Invocation::default(),
-        ProgressSink::discard(),
-        CancellationToken::new(),
-    ).await;
+    let outcome = runner
+        .run(
+            &SecretBytes::default(),
+            &Invocation::default(),
+            ProgressSink::discard(),
+            CancellationToken::new(),
+        )
+        .await;
     assert_eq!(outcome.unwrap().token.expose(), b"$HOME `id` ; exit 3");
 }
 
@@ -122,12 +143,14 @@ async fn a_program_beside_the_running_one_is_found() {
     std::os::unix::fs::symlink(support::HOSTILE, folder.path().join("beside")).unwrap();
     let plugin = shell("./beside honest token state");
     let runner = plugin.runner.clone().in_directory(folder.path());
-    let outcome = runner.run(
-        &SecretBytes::default(),
-        &Invocation::default(),
-        ProgressSink::discard(),
-        CancellationToken::new(),
-    ).await;
+    let outcome = runner
+        .run(
+            &SecretBytes::default(),
+            &Invocation::default(),
+            ProgressSink::discard(),
+            CancellationToken::new(),
+        )
+        .await;
     assert_eq!(outcome.unwrap().token.expose(), b"token");
 }
 
@@ -138,7 +161,11 @@ async fn a_plugin_in_rust_needs_four_functions() {
     let reply = first.outcome.unwrap();
     assert!(String::from_utf8_lossy(reply.token.expose()).starts_with("Some(Invocation"));
     assert_eq!(reply.state.expose(), b"+");
-    assert!(first.transcript.left_open().is_empty(), "{:?}", first.transcript.left_open());
+    assert!(
+        first.transcript.left_open().is_empty(),
+        "{:?}",
+        first.transcript.left_open()
+    );
     assert_eq!(first.transcript.progress_bytes(), 8);
     assert_eq!(plugin.run(b"+").await.unwrap().state.expose(), b"++");
     assert_eq!(plugin.left().len(), 2, "the browsers live on");
@@ -152,7 +179,11 @@ async fn progress_is_seen_while_the_plugin_runs() {
     let cancel = CancellationToken::new();
     let run = tokio::spawn({
         let (runner, cancel) = (plugin.runner.clone(), cancel.clone());
-        async move { runner.run(&SecretBytes::default(), &Invocation::default(), sink, cancel).await }
+        async move {
+            runner
+                .run(&SecretBytes::default(), &Invocation::default(), sink, cancel)
+                .await
+        }
     });
     let mut text = String::new();
     while !text.contains("waiting\n") {
@@ -167,7 +198,10 @@ async fn progress_is_seen_while_the_plugin_runs() {
 
 #[tokio::test]
 async fn stderr_is_kept_on_success_and_made_harmless() {
-    let reply = shell(r"printf 'one\r\n\033[2Jtwo\n' >&2; printf token").run(b"").await.unwrap();
+    let reply = shell(r"printf 'one\r\n\033[2Jtwo\n' >&2; printf token")
+        .run(b"")
+        .await
+        .unwrap();
     assert_eq!(reply.stderr, "one\n[2Jtwo\n");
 }
 

@@ -19,6 +19,7 @@
 //! | host names are compared with their case | without it, and without the last dot | `PROD.example.com.` is `prod.example.com` |
 
 mod document;
+mod explain;
 mod pattern;
 mod person;
 mod policy;
@@ -26,8 +27,10 @@ mod replay;
 mod routes;
 mod rules;
 mod service_token;
+mod warnings;
 
 pub use document::{Document, DocumentError, HostRule, Lifetime, Oidc};
+pub use explain::{Explanation, Part};
 pub use pattern::{HostPattern, PatternError, canonical_host};
 pub use person::ClaimNames;
 pub use policy::{DEFAULT_SCOPES, Policy, PolicyError, Refusal};

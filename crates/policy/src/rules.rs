@@ -28,6 +28,8 @@ pub struct Rules {
     exact: HashMap<Box<str>, Vec<usize>>,
     wild: Vec<usize>,
     any_deny: bool,
+    /// What the numbers of tags stand for.
+    names: Vec<String>,
 }
 
 /// Tags as small numbers, sorted.
@@ -35,11 +37,21 @@ type Tags = Box<[u32]>;
 type Access = HashMap<Principal, Tags>;
 
 #[derive(Debug)]
-struct Rule {
-    pattern: HostPattern,
+pub(crate) struct Rule {
+    pub(crate) pattern: HostPattern,
     allow: Access,
     deny: Access,
     terms: Terms,
+}
+
+impl Rule {
+    pub(crate) fn allows(&self, user: &Principal, tags: &[u32]) -> bool {
+        holds(&self.allow, user, tags)
+    }
+
+    pub(crate) fn denies(&self, user: &Principal, tags: &[u32]) -> bool {
+        holds(&self.deny, user, tags)
+    }
 }
 
 /// What a certificate granted by one rule may do, and for how long.
@@ -155,6 +167,9 @@ impl Rules {
                 None => wild.push(index),
             }
         }
+        let mut numbered: Vec<(String, u32)> = names.into_iter().collect();
+        numbered.sort_unstable_by_key(|(_, number)| *number);
+        let names = numbered.into_iter().map(|(name, _)| name).collect();
         let any_deny = !default_deny.is_empty() || rules.iter().any(|rule| !rule.deny.is_empty());
         Self {
             users,
@@ -165,6 +180,7 @@ impl Rules {
             exact,
             wild,
             any_deny,
+            names,
         }
     }
 
@@ -179,11 +195,11 @@ impl Rules {
         {
             return Decision::Denied(denial);
         }
-        let by_default = holds(&self.default_allow, user, &tags);
+        let by_default = self.default_allows(user, &tags);
         let mut covered = false;
         for rule in self.covering(&host) {
             covered = true;
-            if by_default || holds(&rule.allow, user, &tags) {
+            if by_default || rule.allows(user, &tags) {
                 return Decision::Allowed(Allowed {
                     rule: &rule.pattern,
                     terms: &rule.terms,
@@ -202,6 +218,22 @@ impl Rules {
         self.rules.iter().map(|rule| &rule.pattern)
     }
 
+    /// Every rule, in the order in which they are tried.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Rule> {
+        self.rules.iter()
+    }
+
+    pub(crate) fn default_allows(&self, user: &Principal, tags: &[u32]) -> bool {
+        holds(&self.default_allow, user, tags)
+    }
+
+    pub(crate) fn tag_name(&self, tag: u32) -> &str {
+        usize::try_from(tag)
+            .ok()
+            .and_then(|tag| self.names.get(tag))
+            .map_or("", String::as_str)
+    }
+
     /// The rules that cover a host, most specific first: names without wildcards come before all others.
     fn covering<'a, 'h>(&'a self, host: &'h str) -> impl Iterator<Item = &'a Rule> + use<'a, 'h> {
         let exact = self.exact.get(host).into_iter().flatten();
@@ -218,12 +250,12 @@ impl Rules {
         exact
             .chain(&self.wild)
             .map(|index| &self.rules[*index])
-            .find(|rule| holds(&rule.deny, user, tags) && rule.pattern.matches(host))
+            .find(|rule| rule.denies(user, tags) && rule.pattern.matches(host))
             .map(|rule| Denial::Forbidden(Some(&rule.pattern)))
     }
 
     /// A person's tags: their own and their groups'; `None` for somebody who is in neither list.
-    fn tags_of(&self, person: &Person) -> Option<std::borrow::Cow<'_, [u32]>> {
+    pub(crate) fn tags_of(&self, person: &Person) -> Option<std::borrow::Cow<'_, [u32]>> {
         let own = self.users.get(person.identity.as_str());
         let groups = person
             .groups

@@ -1,15 +1,16 @@
-//! OpenSSH's private key format (`PROTOCOL.key`), to and from [`CaKey`].
+//! The CA's key types inside OpenSSH's private key format (`PROTOCOL.key`), to and from [`CaKey`].
 //!
-//! ssh-key takes the file apart and decrypts it; what is inside goes straight into aws-lc.
+//! The parts go straight into aws-lc, which checks that they belong together.
 
+use aws_lc_rs::encoding::AsBigEndian;
 use aws_lc_rs::rsa::KeyPairComponents;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair, RsaKeyPair, RsaPublicKeyComponents};
 use epithet_wire::SecretBytes;
-use ssh_key::private::{EcdsaKeypair, Ed25519Keypair, KeypairData, RsaKeypair};
-use ssh_key::{Cipher, LineEnding, PrivateKey};
 use zeroize::Zeroizing;
 
 use crate::ca_key::{CaKey, Pair};
+use crate::encoding::{Malformed, Put, Reader};
+use crate::openssh_key::{self, OpenedKey};
 use crate::public_key::{Curve, PublicKey};
 
 /// Why a private key cannot be a CA key. Names what to do about it.
@@ -57,99 +58,64 @@ pub enum CaKeyFormatError {
     NotExportable,
 }
 
-/// What every key that we read begins with.
-const OPENSSH_PEM: &str = "-----BEGIN OPENSSH PRIVATE KEY-----";
-
 pub(crate) fn decode(
     pem: &str,
     passphrase: impl FnOnce() -> Option<SecretBytes>,
 ) -> Result<CaKey, CaKeyFormatError> {
-    let pem = pem.trim_start();
-    if !pem.starts_with(OPENSSH_PEM) {
-        return Err(not_openssh(pem));
-    }
-    let sealed = PrivateKey::from_openssh(pem).map_err(damaged)?;
-    if !sealed.is_encrypted() {
-        return from_pair(sealed.key_data());
-    }
-    if matches!(sealed.cipher(), Cipher::None | Cipher::TdesCbc) {
-        return Err(CaKeyFormatError::Cipher(sealed.cipher().to_string()));
-    }
-    let passphrase = passphrase().ok_or(CaKeyFormatError::Encrypted)?;
-    let opened = sealed.decrypt(passphrase.expose()).map_err(|error| match error {
-        ssh_key::Error::Crypto => CaKeyFormatError::WrongPassphrase,
-        other => damaged(other),
-    })?;
-    from_pair(opened.key_data())
-}
-
-fn not_openssh(text: &str) -> CaKeyFormatError {
-    let label = text
-        .strip_prefix("-----BEGIN ")
-        .and_then(|rest| rest.split_once("-----"))
-        .map(|(label, _)| label);
-    match label {
-        Some(label) if label.contains("PRIVATE KEY") => {
-            CaKeyFormatError::OtherPem(label.chars().take(40).collect())
-        }
-        _ => CaKeyFormatError::NotPrivate,
-    }
-}
-
-fn damaged(error: ssh_key::Error) -> CaKeyFormatError {
-    CaKeyFormatError::Damaged(error.to_string())
-}
-
-fn from_pair(pair: &KeypairData) -> Result<CaKey, CaKeyFormatError> {
-    match pair {
-        KeypairData::Ed25519(pair) => ed25519(pair),
-        KeypairData::Ecdsa(pair) => ecdsa(pair),
-        KeypairData::Rsa(pair) => rsa(pair),
-        other => Err(CaKeyFormatError::Type(
-            other
-                .algorithm()
-                .map_or_else(|_| "unknown".into(), |algorithm| algorithm.to_string()),
-        )),
-    }
-}
-
-fn ed25519(pair: &Ed25519Keypair) -> Result<CaKey, CaKeyFormatError> {
-    let seed: &[u8; 32] = pair.private.as_ref();
-    let point = pair.public.0;
-    let signing =
-        Ed25519KeyPair::from_seed_and_public_key(seed, &point).map_err(|_| CaKeyFormatError::Inconsistent)?;
-    let blob = PublicKey::Ed25519 { point: &point }.to_blob();
-    Ok(CaKey::new(Pair::Ed25519(signing), blob))
-}
-
-fn ecdsa(pair: &EcdsaKeypair) -> Result<CaKey, CaKeyFormatError> {
-    let curve = match pair {
-        EcdsaKeypair::NistP256 { .. } => Curve::P256,
-        EcdsaKeypair::NistP384 { .. } => Curve::P384,
-        EcdsaKeypair::NistP521 { .. } => {
-            return Err(CaKeyFormatError::Type(Curve::P521.algorithm().into()));
-        }
+    let opened = OpenedKey::open(pem, passphrase)?;
+    let mut reader = opened.private();
+    let pair = match reader.text()? {
+        "ssh-ed25519" => ed25519(&mut reader)?,
+        "ecdsa-sha2-nistp256" => ecdsa(Curve::P256, &mut reader)?,
+        "ecdsa-sha2-nistp384" => ecdsa(Curve::P384, &mut reader)?,
+        "ssh-rsa" => rsa(&mut reader)?,
+        other => return Err(CaKeyFormatError::Type(other.chars().take(64).collect())),
     };
-    let point = pair.public_key_bytes();
-    let signing =
-        CaKey::ecdsa_pair(curve, pair.private_key_bytes(), point).ok_or(CaKeyFormatError::Inconsistent)?;
-    let blob = PublicKey::Ecdsa { curve, point }.to_blob();
-    Ok(CaKey::new(Pair::Ecdsa(curve, signing), blob))
+    OpenedKey::finish(reader)?;
+    let (signing, public) = pair;
+    if public == opened.public {
+        Ok(CaKey::new(signing, public))
+    } else {
+        Err(CaKeyFormatError::Inconsistent)
+    }
 }
 
-fn rsa(pair: &RsaKeypair) -> Result<CaKey, CaKeyFormatError> {
-    fn magnitude(number: &ssh_key::Mpint) -> Result<&[u8], CaKeyFormatError> {
-        number
-            .as_positive_bytes()
-            .ok_or_else(|| CaKeyFormatError::Damaged("a number of it is not positive".into()))
+/// The key that signs, and its public half as SSH carries it.
+type Parts = Result<(Pair, Vec<u8>), CaKeyFormatError>;
+
+fn ed25519(reader: &mut Reader<'_>) -> Parts {
+    let point = reader.string()?;
+    // The seed, and the public half once more.
+    let seed = match reader.string()?.split_at_checked(32) {
+        Some((seed, again)) if again == point => seed,
+        _ => return Err(CaKeyFormatError::Inconsistent),
+    };
+    let signing =
+        Ed25519KeyPair::from_seed_and_public_key(seed, point).map_err(|_| CaKeyFormatError::Inconsistent)?;
+    Ok((Pair::Ed25519(signing), PublicKey::Ed25519 { point }.to_blob()))
+}
+
+fn ecdsa(curve: Curve, reader: &mut Reader<'_>) -> Parts {
+    if reader.text()? != curve.name() {
+        return Err(CaKeyFormatError::Inconsistent);
     }
-    let (public, private) = (pair.public(), pair.private());
-    let (n, e) = (magnitude(public.n())?, magnitude(public.e())?);
-    let (d, p, q) = (
-        magnitude(private.d())?,
-        magnitude(private.p())?,
-        magnitude(private.q())?,
-    );
+    let point = reader.string()?;
+    let number = reader.positive()?;
+    // aws-lc wants the number at the curve's full size; in the file it is as short as it can be.
+    let mut private = Zeroizing::new(vec![0; curve.size()]);
+    let start = curve.size().checked_sub(number.len()).ok_or(Malformed::Value)?;
+    private[start..].copy_from_slice(number);
+    let signing = CaKey::ecdsa_pair(curve, &private, point).ok_or(CaKeyFormatError::Inconsistent)?;
+    Ok((
+        Pair::Ecdsa(curve, signing),
+        PublicKey::Ecdsa { curve, point }.to_blob(),
+    ))
+}
+
+fn rsa(reader: &mut Reader<'_>) -> Parts {
+    let (n, e) = (reader.positive()?, reader.positive()?);
+    let (d, inverse) = (reader.positive()?, reader.positive()?);
+    let (p, q) = (reader.positive()?, reader.positive()?);
     let bits = PublicKey::rsa_bits(n);
     if !(2048..=8192).contains(&bits) {
         return Err(CaKeyFormatError::RsaSize(bits));
@@ -161,15 +127,14 @@ fn rsa(pair: &RsaKeypair) -> Result<CaKey, CaKeyFormatError> {
         q,
         dP: &remainder_by_predecessor(d, p),
         dQ: &remainder_by_predecessor(d, q),
-        qInv: magnitude(private.iqmp())?,
+        qInv: inverse,
     };
     let signing = RsaKeyPair::from_components(&components).map_err(|_| CaKeyFormatError::Inconsistent)?;
-    let blob = PublicKey::Rsa {
+    let public = PublicKey::Rsa {
         exponent: e,
         modulus: n,
-    }
-    .to_blob();
-    Ok(CaKey::new(Pair::Rsa(signing), blob))
+    };
+    Ok((Pair::Rsa(signing), public.to_blob()))
 }
 
 /// `d mod (p - 1)`, which OpenSSH's format leaves out and RSA's Chinese remainder form needs.
@@ -212,22 +177,19 @@ pub(crate) fn encode(key: &CaKey) -> Result<SecretBytes, CaKeyFormatError> {
     let Pair::Ed25519(pair) = &key.pair else {
         return Err(CaKeyFormatError::NotExportable);
     };
-    let not_exportable = |_| CaKeyFormatError::NotExportable;
-    let seed = pair.seed().map_err(not_exportable)?;
-    let mut bytes = Zeroizing::new([0u8; 64]);
-    {
-        use aws_lc_rs::encoding::AsBigEndian;
-        let seed = seed.as_be_bytes().map_err(not_exportable)?;
-        bytes[..32].copy_from_slice(seed.as_ref());
-    }
-    bytes[32..].copy_from_slice(pair.public_key().as_ref());
-    let pair = Ed25519Keypair::from_bytes(&bytes).map_err(|_| CaKeyFormatError::NotExportable)?;
-    let pem = PrivateKey::new(KeypairData::Ed25519(pair), "epithet CA")
-        .and_then(|private| private.to_openssh(LineEnding::LF))
+    let point = pair.public_key().as_ref();
+    let seed = pair
+        .seed()
+        .and_then(|seed| seed.as_be_bytes())
         .map_err(|_| CaKeyFormatError::NotExportable)?;
-    let mut text = Vec::with_capacity(pem.len());
-    text.extend_from_slice(pem.as_bytes());
-    Ok(SecretBytes::new(text))
+    openssh_key::write(key.public().blob(), "epithet CA", |section| {
+        section.put_string("ssh-ed25519");
+        section.put_string(point);
+        section.put_nested(|both| {
+            both.extend_from_slice(seed.as_ref());
+            both.extend_from_slice(point);
+        });
+    })
 }
 
 #[cfg(test)]
@@ -255,6 +217,30 @@ mod tests {
     }
 
     #[test]
+    fn a_private_number_that_is_a_byte_shorter_than_others_is_read() {
+        // One ecdsa key in 256 has such a number.
+        let pem = include_str!("../tests/keys/ecdsa-short-number");
+        let line = include_str!("../tests/keys/ecdsa-short-number.pub");
+        let key = CaKey::from_openssh(pem, || None).unwrap();
+        assert!(line.starts_with(&key.public_line()), "{}", key.public_line());
+    }
+
+    #[test]
+    fn a_key_with_any_part_changed_is_refused() {
+        let pem = CaKey::generate_ed25519().unwrap().to_openssh_private().unwrap();
+        let text = std::str::from_utf8(pem.expose()).unwrap();
+        for (place, byte) in text.bytes().enumerate() {
+            let mut changed = text.to_owned().into_bytes();
+            changed[place] = if byte == b'A' { b'B' } else { b'A' };
+            let changed = String::from_utf8(changed).unwrap();
+            // The comment says nothing about the key.
+            let is_comment = CaKey::from_openssh(&changed, || None).is_ok();
+            assert!(!is_comment || place > text.len() - 90, "{place}");
+            let _ = CaKey::from_openssh(&text[..place], || None);
+        }
+    }
+
+    #[test]
     fn other_formats_are_named_with_the_way_out() {
         let error = |text| CaKey::from_openssh(text, || None).unwrap_err();
         assert_eq!(
@@ -266,6 +252,7 @@ mod tests {
             error("-----BEGIN CERTIFICATE-----\n"),
             CaKeyFormatError::NotPrivate
         );
-        assert!(matches!(error(OPENSSH_PEM), CaKeyFormatError::Damaged(_)));
+        let opened = "-----BEGIN OPENSSH PRIVATE KEY-----\n";
+        assert!(matches!(error(opened), CaKeyFormatError::Damaged(_)));
     }
 }

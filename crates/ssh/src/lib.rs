@@ -6,7 +6,7 @@
 //! - [`verify_host_signature`]: what an agent needs to believe a `session-bind@openssh.com`.
 //! - [`encoding`]: the data types of RFC 4251, shared with the agent protocol.
 //!
-//! ssh-key takes private key files apart; nothing else of it is used, and it never signs.
+//! ssh-key opens encrypted private keys; little else of it is used, and it never signs.
 //!
 //! ```
 //! use epithet_ssh::{CaKey, CertificateSpec, SubjectKey, SubjectPublicKey};
@@ -37,6 +37,7 @@ mod certificate_spec;
 pub mod encoding;
 mod jws;
 mod line;
+mod openssh_key;
 pub mod openssh_version;
 mod public_key;
 mod subject;

@@ -221,6 +221,27 @@ proptest! {
     }
 
     #[test]
+    fn no_key_file_makes_the_reader_panic(kind in "none|aes256-ctr|aes256-gcm@openssh.com|3des-cbc|x", public in ".{0,9}", section in proptest::collection::vec(any::<u8>(), 0..200), end in ".{0,9}") {
+        let mut content = b"openssh-key-v1\0".to_vec();
+        content.put_string(&kind);
+        content.put_string(if kind == "none" { "none" } else { "bcrypt" });
+        content.put_nested(|options| if kind != "none" { options.put_string("salt"); options.put_u32(1); });
+        content.put_u32(1);
+        content.put_string(public);
+        content.put_nested(|inner| {
+            inner.put_u64(0);
+            for name in ["ssh-ed25519", "ssh-rsa", "ecdsa-sha2-nistp256"].iter().take(usize::from(section.len() % 2 == 0)) {
+                inner.put_string(name);
+            }
+            inner.extend_from_slice(&section);
+        });
+        content.extend_from_slice(end.as_bytes());
+        let pem = format!("-----BEGIN OPENSSH PRIVATE KEY-----\n{}\n-----END OPENSSH PRIVATE KEY-----\n", STANDARD.encode(content));
+        let passphrase = || Some(epithet_wire::SecretBytes::new(b"secret".to_vec()));
+        prop_assert!(CaKey::from_openssh(&pem, passphrase).is_err());
+    }
+
+    #[test]
     fn a_damaged_certificate_never_parses_and_never_panics(place in any::<prop::sample::Index>(), with in any::<u8>(), cut in any::<prop::sample::Index>()) {
         let ca = CaKey::generate_ed25519().unwrap();
         let mut spec = spec();

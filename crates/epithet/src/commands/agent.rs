@@ -12,6 +12,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
 
 /// Threads of the broker: one that answers while another waits for the file system.
@@ -25,6 +26,13 @@ pub(crate) fn start(global: &Global, options: StartOptions) -> anyhow::Result<Ex
     raise_open_files();
     let settings = settings(global, options, config)?;
     crate::runtime::run(THREADS, |ending| async move {
+        let mut hang_up = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+        let closed = ending.clone();
+        tokio::spawn(async move {
+            // The terminal it was started from is closed: end as orderly as on Ctrl-C.
+            hang_up.recv().await;
+            closed.cancel();
+        });
         let broker = Broker::start(settings, ending).await?;
         let mut stderr = std::io::stderr();
         // Nobody listening on stderr is no reason not to serve.

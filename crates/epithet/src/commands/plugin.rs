@@ -2,6 +2,7 @@
 
 use crate::cli::{Global, PluginCommand as Command};
 use anyhow::{Context, bail};
+use epithet_plugin::check::CheckOptions;
 use epithet_plugin::{Invocation, Observation, PluginCommand, RunLimits, Runner, progress_channel};
 use epithet_wire::display::sanitize_text;
 use epithet_wire::{PluginState, SecretBytes, format_duration};
@@ -28,8 +29,52 @@ pub(crate) fn run(global: &Global, command: Command) -> anyhow::Result<ExitCode>
             save_state.as_deref(),
             timeout,
         ),
-        Command::Check { .. } => bail!("epithet plugin check"),
+        Command::Check {
+            state,
+            interactive,
+            json,
+            timeout,
+            command,
+        } => {
+            let limits = RunLimits {
+                deadline: timeout,
+                ..RunLimits::default()
+            };
+            let state = initial_state(state.as_deref())?;
+            let options = CheckOptions {
+                state,
+                interactive,
+                limits,
+                ..CheckOptions::default()
+            };
+            check(plugin(command)?, &options, json)
+        }
     }
+}
+
+/// Several runs, judged rule by rule. Progress goes to stderr as it comes, so that a person can complete a login.
+fn check(command: PluginCommand, options: &CheckOptions, json: bool) -> anyhow::Result<ExitCode> {
+    let report = crate::runtime::run(1, |ending| async move {
+        let (sink, mut progress) = progress_channel();
+        let telling = async {
+            while let Some(piece) = progress.next().await {
+                // Nobody reading stderr is no reason not to check.
+                let _ = std::io::stderr().write_all(piece.text.as_bytes());
+            }
+        };
+        let checking = epithet_plugin::check::check(command, options, sink, ending);
+        Ok(tokio::join!(checking, telling).0)
+    })?;
+    let text = match json {
+        true => serde_json::to_string_pretty(&report)?,
+        false => report.to_string(),
+    };
+    writeln!(std::io::stdout(), "{text}").context("cannot print")?;
+    Ok(if report.conforms {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// One run, with everything that went over the streams; secrets only by their size.

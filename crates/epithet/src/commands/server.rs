@@ -6,7 +6,7 @@ mod in_process;
 use crate::cli::{CaOptions, Global, IssuingOptions, PolicyOptions, RuleOptions, ServerOptions};
 use crate::config::{self, Config};
 use anyhow::{Context, bail};
-use epithet_ca::{AuditLog, Authority, Ca, Ceilings, HttpPolicy, PolicySource};
+use epithet_ca::{AuditLog, Authority, Ceilings, PolicyClient, PolicySource};
 use epithet_policy::{Document, Lifetime, Policy, ServiceTokens};
 use epithet_serve::{Listen, Settings, Tls};
 use epithet_ssh::CaKey;
@@ -45,7 +45,7 @@ pub(crate) fn ca(global: &Global, options: CaOptions) -> anyhow::Result<ExitCode
     };
     let endpoint = Endpoint::parse(&policy).context("--policy")?;
     let roots = roots(global, &config)?;
-    let policy = PolicySource::Http(Box::new(HttpPolicy::new(endpoint, roots.as_deref())?));
+    let policy = PolicySource::remote(PolicyClient::new(&endpoint, Arc::clone(&key), roots.as_deref())?);
     let issuing = Issuing::gather(
         options.issuing,
         section.max_ttl.as_ref().map(|text| text.0.0),
@@ -98,8 +98,8 @@ pub(crate) fn server(global: &Global, options: ServerOptions) -> anyhow::Result<
     )?;
     let roots = roots(global, &config)?;
     let document = document(&config, &options.rules)?;
-    let policy = Arc::new(Policy::new(&document, provider_http(roots.as_deref())?)?);
-    let source = PolicySource::InProcess(Arc::new(InProcess::new(Arc::clone(&policy))));
+    let policy = Policy::new(&document, provider_http(roots.as_deref())?)?;
+    let source = PolicySource::local(InProcess::new(policy));
     let issuing = Issuing::gather(
         options.issuing,
         section.max_ttl.as_ref().map(|text| text.0.0),
@@ -143,8 +143,17 @@ impl Issuing {
 }
 
 /// Builds the CA and serves it.
-fn serve_ca(key: CaKey, policy: PolicySource, issuing: Issuing, listen: &str) -> anyhow::Result<ExitCode> {
-    let mut ceilings = Ceilings::default();
+fn serve_ca(
+    key: Arc<CaKey>,
+    policy: PolicySource,
+    issuing: Issuing,
+    listen: &str,
+) -> anyhow::Result<ExitCode> {
+    // The request's id in sshd's log is what leads from a login to its audit line.
+    let mut ceilings = Ceilings {
+        request_in_key_id: true,
+        ..Ceilings::default()
+    };
     if let Some(max_ttl) = issuing.max_ttl {
         if max_ttl < Duration::from_secs(1) {
             bail!("--max-ttl must be at least 1s");
@@ -156,13 +165,13 @@ fn serve_ca(key: CaKey, policy: PolicySource, issuing: Issuing, listen: &str) ->
         None => AuditLog::stdout(),
     };
     let tls = tls(issuing.tls_cert.as_deref(), issuing.tls_key.as_deref())?;
-    let ca = Arc::new(Ca::new(Authority::new(key, ceilings), policy, audit));
-    let router = epithet_ca::router(Arc::clone(&ca));
+    let audit = Arc::new(audit);
+    let router = epithet_ca::router(Authority::new(key, ceilings), policy, Arc::clone(&audit));
     crate::runtime::run(threads(), |ending| async move {
         let mut hang_ups = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
         tokio::spawn(async move {
             while hang_ups.recv().await.is_some() {
-                match ca.audit().reopen() {
+                match audit.reopen() {
                     Ok(()) => tracing::info!("the audit log was opened again"),
                     Err(error) => {
                         tracing::error!(%error, "the audit log could not be opened again; the old file stays in use")

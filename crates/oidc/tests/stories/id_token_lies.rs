@@ -422,7 +422,9 @@ fn only_what_the_provider_lists_is_accepted() {
 fn a_refreshed_token_is_for_the_same_person_and_login() {
     let previous = Previous {
         subject: "alice-1".into(),
-        auth_time: Some(NOW - 5000), nonce: Some("our nonce".into()) };
+        auth_time: Some(NOW - 5000),
+        nonce: Some("our nonce".into()),
+    };
     let expected = Expectation {
         nonce: None,
         issued_within: None,
@@ -440,7 +442,10 @@ fn a_refreshed_token_is_for_the_same_person_and_login() {
     for (claims, code) in [
         (login("mallory", (NOW - 5000).into()), "identity_changed"),
         (login("alice-1", NOW.into()), "identity_changed"),
-        (with(|claims| claims["nonce"] = "another".into()), "identity_changed"),
+        (
+            with(|claims| claims["nonce"] = "another".into()),
+            "identity_changed",
+        ),
     ] {
         assert_refused(check(&rsa().token(&claims), &expected), code, &claims.to_string());
     }

@@ -28,11 +28,16 @@ async fn provider(certificate: &[u8]) -> Issuer {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
             // A client that does not like our certificate leaves here.
-            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let Ok(mut stream) = acceptor.accept(stream).await else {
+                continue;
+            };
             let mut request = [0; 4096];
             let _ = stream.read(&mut request).await;
-            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length:";
-            let _ = stream.write_all(format!("{head} {}\r\n\r\n{body}", body.len()).as_bytes()).await;
+            let head =
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length:";
+            let _ = stream
+                .write_all(format!("{head} {}\r\n\r\n{body}", body.len()).as_bytes())
+                .await;
             let _ = stream.shutdown().await;
         }
     });
@@ -40,7 +45,9 @@ async fn provider(certificate: &[u8]) -> Issuer {
 }
 
 async fn discover(http: &Http, certificate: &[u8]) -> Result<(), ProviderError> {
-    Provider::discover(http, &provider(certificate).await, None, now()).await.map(drop)
+    Provider::discover(http, &provider(certificate).await, None, now())
+        .await
+        .map(drop)
 }
 
 #[tokio::test]
@@ -59,14 +66,22 @@ async fn an_unknown_root_another_name_and_an_ended_certificate_are_refused() {
     ];
     for (http, certificate, reason) in cases {
         let error = discover(http, certificate).await.unwrap_err();
-        assert!(matches!(error, ProviderError::Fetch(FetchError::Unreachable { .. })), "{error}");
+        assert!(
+            matches!(error, ProviderError::Fetch(FetchError::Unreachable { .. })),
+            "{error}"
+        );
         assert!(error.to_string().contains(reason), "{reason}: {error}");
     }
 }
 
 #[test]
 fn a_file_without_a_certificate_is_told_as_such() {
-    for bad in [&b""[..], b"hello", KEY, b"-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n"] {
+    for bad in [
+        &b""[..],
+        b"hello",
+        KEY,
+        b"-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n",
+    ] {
         let error = Http::with_roots(bad).unwrap_err().to_string();
         assert!(error.contains("--tls-ca-cert"), "{error}");
     }

@@ -13,7 +13,10 @@ use std::process::Command;
 /// The string form is for people and their configuration only. What came over a network or from ssh's command line goes
 /// into a list, or into the environment.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(untagged, expecting = "expected a command: one string for the shell, or a list of program and arguments")]
+#[serde(
+    untagged,
+    expecting = "expected a command: one string for the shell, or a list of program and arguments"
+)]
 pub enum PluginCommand {
     /// Run by `/bin/sh -c`.
     Shell(String),
@@ -25,7 +28,9 @@ pub enum PluginCommand {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
     /// Nothing to run.
-    #[error("the auth command is empty; name the plugin to run, for example `epithet auth oidc --issuer ...`")]
+    #[error(
+        "the auth command is empty; name the plugin to run, for example `epithet auth oidc --issuer ...`"
+    )]
     Empty,
     /// A NUL byte, which no program can be given.
     #[error("the auth command contains a NUL byte")]
@@ -81,9 +86,7 @@ impl PluginCommand {
         match self {
             Self::Argv(words) => words.first().map(String::as_str),
             Self::Shell(text) => {
-                let mut words = text
-                    .split_ascii_whitespace()
-                    .skip_while(|word| *word == "exec");
+                let mut words = text.split_ascii_whitespace().skip_while(|word| *word == "exec");
                 let first = words.next().filter(|word| is_plain(word))?;
                 let is_the_shells = first.contains('=') || SHELL_WORDS.contains(&first);
                 (!is_the_shells).then_some(first)
@@ -136,8 +139,8 @@ impl fmt::Display for PluginCommand {
 
 /// First words that a shell does not look for in `PATH`.
 const SHELL_WORDS: &[&str] = &[
-    "!", ".", ":", "case", "cd", "command", "eval", "exit", "export", "for", "if", "read", "set", "source", "trap",
-    "ulimit", "umask", "unset", "until", "while",
+    "!", ".", ":", "case", "cd", "command", "eval", "exit", "export", "for", "if", "read", "set", "source",
+    "trap", "ulimit", "umask", "unset", "until", "while",
 ];
 
 /// What the file system says about a program that could not be started.
@@ -197,7 +200,9 @@ fn is_executable(file: &Path) -> bool {
 fn interpreter(file: &Path) -> Option<Vec<String>> {
     let mut line = Vec::new();
     let script = File::open(file).ok()?;
-    BufReader::new(script.take(256)).read_until(b'\n', &mut line).ok()?;
+    BufReader::new(script.take(256))
+        .read_until(b'\n', &mut line)
+        .ok()?;
     let line = String::from_utf8_lossy(line.strip_prefix(b"#!")?).into_owned();
     // A line that ends in a carriage return names an interpreter that ends in one.
     let mut words = line
@@ -208,7 +213,11 @@ fn interpreter(file: &Path) -> Option<Vec<String>> {
     let looked_for = words
         .find(|word| !word.starts_with('-') && !word.contains('='))
         .filter(|_| program.ends_with("/env"));
-    Some(std::iter::once(program.clone()).chain(looked_for.map(str::to_owned)).collect())
+    Some(
+        std::iter::once(program.clone())
+            .chain(looked_for.map(str::to_owned))
+            .collect(),
+    )
 }
 
 #[cfg(test)]
@@ -228,12 +237,20 @@ mod tests {
     fn a_command_shows_as_it_was_configured_and_can_be_pasted() {
         for (command, shown, pasted) in [
             (shell("./login.sh"), "./login.sh", "./login.sh"),
-            (shell("get | tr -d '\n'"), "get | tr -d '\n'", r"sh -c 'get | tr -d '\''"),
+            (
+                shell("get | tr -d '\n'"),
+                "get | tr -d '\n'",
+                r"sh -c 'get | tr -d '\''",
+            ),
             (argv(&["login", "a b", ""]), "login 'a b' ''", "login 'a b' ''"),
             (argv(&["login", "it's"]), r"login 'it'\''s'", r"login 'it'\''s'"),
         ] {
             assert_eq!(command.to_string(), shown);
-            assert!(command.as_arguments().starts_with(pasted), "{}", command.as_arguments());
+            assert!(
+                command.as_arguments().starts_with(pasted),
+                "{}",
+                command.as_arguments()
+            );
         }
     }
 
@@ -291,8 +308,14 @@ mod tests {
             interpreter: interpreter.to_owned(),
         };
         for (command, diagnosis) in [
-            (argv(&["no-such-login"]), Diagnosis::Missing("no-such-login".to_owned())),
-            (shell("./no-such-login --x"), Diagnosis::Missing("./no-such-login".to_owned())),
+            (
+                argv(&["no-such-login"]),
+                Diagnosis::Missing("no-such-login".to_owned()),
+            ),
+            (
+                shell("./no-such-login --x"),
+                Diagnosis::Missing("./no-such-login".to_owned()),
+            ),
             (argv(&["plain"]), Diagnosis::NotExecutable(plain)),
             (argv(&["/etc"]), Diagnosis::NotExecutable("/etc".into())),
             (argv(&["windows"]), bad(&windows, "/bin/sh\r")),
@@ -303,14 +326,20 @@ mod tests {
         ] {
             assert_eq!(command.diagnose(&path, None), diagnosis, "{command}");
         }
-        assert_eq!(argv(&["./fine"]).diagnose(&path, Some(folder.path())), Diagnosis::Unknown);
+        assert_eq!(
+            argv(&["./fine"]).diagnose(&path, Some(folder.path())),
+            Diagnosis::Unknown
+        );
     }
 
     #[test]
     fn the_own_folder_comes_first_in_the_path() {
         let own = Some(Path::new("/opt/epithet"));
         assert_eq!(search_path(own, Some("/bin".into())), "/opt/epithet:/bin");
-        assert_eq!(search_path(own, None), "/opt/epithet:/usr/local/bin:/usr/bin:/bin");
+        assert_eq!(
+            search_path(own, None),
+            "/opt/epithet:/usr/local/bin:/usr/bin:/bin"
+        );
         assert_eq!(search_path(Some(Path::new("/a:b")), Some("/bin".into())), "/bin");
         assert_eq!(search_path(None, Some("/bin".into())), "/bin");
     }

@@ -175,8 +175,11 @@ impl RunError {
             Self::NotFound { program: None, .. } => format!(
                 "a program that the plugin needs is missing from the broker's PATH; see with: {by_hand}"
             ),
-            Self::NotFound { program: Some(name), .. } if name.contains('/') => {
-                "check the path in --auth; a relative one starts at the folder in which the agent was started".to_owned()
+            Self::NotFound {
+                program: Some(name), ..
+            } if name.contains('/') => {
+                "check the path in --auth; a relative one starts at the folder in which the agent was started"
+                    .to_owned()
             }
             Self::NotFound { .. } => "install it, or give its full path in --auth".to_owned(),
             Self::NotExecutable { program, .. } => format!(
@@ -186,12 +189,16 @@ impl RunError {
             Self::BadInterpreter { interpreter, .. } if interpreter.ends_with('\r') => {
                 "the script has Windows line ends; convert it: sed -i 's/\\r$//' SCRIPT".to_owned()
             }
-            Self::BadInterpreter { .. } => "install the interpreter, or correct the script's first line".to_owned(),
+            Self::BadInterpreter { .. } => {
+                "install the interpreter, or correct the script's first line".to_owned()
+            }
             Self::Spawn { source, .. } if source.kind() == io::ErrorKind::WouldBlock => {
                 "too many processes; see `ulimit -u`".to_owned()
             }
             Self::Spawn { .. } | Self::Io { .. } | Self::Exited { .. } | Self::Killed { .. } => by_hand,
-            Self::EmptyToken { .. } => format!("the token goes to stdout, messages go to stderr; see with: {by_hand}"),
+            Self::EmptyToken { .. } => {
+                format!("the token goes to stdout, messages go to stderr; see with: {by_hand}")
+            }
             Self::TokenTooLarge { .. } => {
                 format!("only the token may go to stdout, everything else to stderr; see with: {by_hand}")
             }
@@ -301,7 +308,10 @@ mod tests {
         assert!(killed("", 0).contains("\n  it said nothing\n"));
         assert!(killed("one\ntwo\n", 0).contains("\n  it said:\n    one\n    two\n  try:"));
         let long = killed("end\n", 10);
-        assert!(long.contains("\n  it said (after 10 bytes that are not shown):\n    end\n  try:"), "{long}");
+        assert!(
+            long.contains("\n  it said (after 10 bytes that are not shown):\n    end\n  try:"),
+            "{long}"
+        );
     }
 
     #[test]

@@ -58,7 +58,7 @@ impl Group {
     }
 
     /// Waits for the leader's exit and leaves it uncollected. Can be dropped and called again.
-    pub(crate) async fn exit(&mut self, exits: &mut Exits) -> io::Result<Exit> {
+    pub(crate) async fn exit(&self, exits: &mut Exits) -> io::Result<Exit> {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         loop {
             match waitid(WaitId::Pid(self.id), options) {
@@ -141,8 +141,14 @@ pub(crate) fn has_living_member(group: Pid) -> bool {
     };
     let mut stats = processes.filter_map(|entry| {
         let entry = entry.ok()?;
-        let is_process = entry.file_name().to_str()?.bytes().all(|byte| byte.is_ascii_digit());
-        std::fs::read(entry.path().join("stat")).ok().filter(|_| is_process)
+        let is_process = entry
+            .file_name()
+            .to_str()?
+            .bytes()
+            .all(|byte| byte.is_ascii_digit());
+        std::fs::read(entry.path().join("stat"))
+            .ok()
+            .filter(|_| is_process)
     });
     stats.any(|stat| is_living_member(&String::from_utf8_lossy(&stat), group))
 }

@@ -300,7 +300,13 @@ mod tests {
     use super::*;
 
     fn pair() -> (OwnedFd, OwnedFd) {
-        rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap()
+        rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap()
     }
 
     #[test]
@@ -329,5 +335,32 @@ mod tests {
         while send(&ours, &record(STARTED, 1, 2)).is_ok() {}
         drop(theirs);
         assert!(send(&ours, &record(STARTED, 1, 2)).is_err());
+    }
+
+    #[test]
+    fn a_replaced_guard_is_told_what_its_predecessor_knew() {
+        let folder = tempfile::tempdir().unwrap();
+        // Stands in for the guard: keeps what it is told in a file named by its process id.
+        let note = r#"exec cat >"$0/$$""#;
+        let guard = Arc::new(Guard::new(
+            "/bin/sh".into(),
+            vec!["-c".into(), note.into(), folder.path().into()],
+        ));
+        let mut ended = guard.list().unwrap();
+        let mut running = guard.list().unwrap();
+        ended.started(Pid::from_raw(4001).unwrap());
+        running.started(Pid::from_raw(4002).unwrap());
+        drop(ended);
+        guard.post().guard.as_mut().unwrap().0.kill().unwrap();
+        guard.post().guard.as_mut().unwrap().0.wait().unwrap();
+        let third = guard.list().unwrap();
+        let file = folder.path().join(guard.process_id().unwrap().to_string());
+        let expected = record(STARTED, running.run, 4002);
+        let begun = Instant::now();
+        while !std::fs::read(&file).is_ok_and(|told| told == expected) {
+            assert!(begun.elapsed() < Duration::from_secs(30));
+            thread::sleep(Duration::from_millis(5));
+        }
+        drop((running, third));
     }
 }

@@ -20,6 +20,7 @@ pub use run::{Observation, Reply, RunLimits, Runner};
 pub use streams::{Exit, Stream, Transcript};
 
 pub(crate) use run::Stdin;
+pub(crate) use streams::contains;
 
 const _: () = {
     assert!(crate::STATE_MAX == epithet_wire::limits::PLUGIN_STATE_MAX);

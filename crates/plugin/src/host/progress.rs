@@ -11,7 +11,10 @@ use tokio::sync::Notify;
 /// At most [`PROGRESS_MAX`] bytes wait in between; then the oldest go. Drop the feed if nobody looks.
 pub fn progress_channel() -> (ProgressSink, ProgressFeed) {
     let shared = Arc::new(Shared::default());
-    (ProgressSink(Arc::new(Writer(shared.clone()))), ProgressFeed(shared))
+    (
+        ProgressSink(Arc::new(Writer(shared.clone()))),
+        ProgressFeed(shared),
+    )
 }
 
 /// The runner's end.
@@ -112,7 +115,9 @@ impl Queue {
             _ => self.pieces.push_back(text),
         }
         while self.bytes > PROGRESS_MAX {
-            let Some(oldest) = self.pieces.pop_front() else { break };
+            let Some(oldest) = self.pieces.pop_front() else {
+                break;
+            };
             self.bytes -= oldest.len();
             self.skipped += oldest.len() as u64;
         }
@@ -192,7 +197,10 @@ mod tests {
     #[test]
     fn characters_and_line_ends_survive_being_cut() {
         for (chunks, text) in [
-            (&[&b"gr\xc3"[..], b"\xbc\xc3", b"\x9fe\r", b"\nzwei\r", b"drei"][..], "gr\u{fc}\u{df}e\nzwei\ndrei"),
+            (
+                &[&b"gr\xc3"[..], b"\xbc\xc3", b"\x9fe\r", b"\nzwei\r", b"drei"][..],
+                "gr\u{fc}\u{df}e\nzwei\ndrei",
+            ),
             (&[b"\xf0\x9f\x91", b"\x8d"], "\u{1f44d}"),
             (&[b"\xf0\x9f", b"x"], "\u{fffd}x"),
             (&[b"end\xe2\x82"], "end\u{fffd}"),

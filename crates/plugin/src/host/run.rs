@@ -175,7 +175,7 @@ impl Runner {
             progress,
             path: search_path(own_folder().as_deref(), std::env::var_os("PATH")),
         };
-        match tokio::spawn(run.to_the_end(stop)).await {
+        match tokio::spawn(run.complete(stop)).await {
             Ok(observation) => observation,
             Err(lost) => {
                 let transcript = Transcript::new();
@@ -223,15 +223,13 @@ enum Interruption {
 
 impl Run {
     /// The whole job: start, listen, judge, end or let go, collect.
-    async fn to_the_end(self, stop: CancellationToken) -> Observation {
+    async fn complete(self, stop: CancellationToken) -> Observation {
         let begun = Instant::now();
         let deadline = begun + self.runner.limits.deadline;
         let mut heard = Transcript::new();
         let ended = self.converse(&mut heard, &stop, deadline, begun).await;
         heard.elapsed = begun.elapsed();
-        let outcome = self
-            .judge(&heard, ended)
-            .and_then(|()| self.reply(&heard));
+        let outcome = self.judge(&heard, ended).and_then(|()| self.reply(&heard));
         match &outcome {
             Ok(_) => tracing::debug!(elapsed = ?heard.elapsed, "plugin.succeeded"),
             Err(error) => tracing::debug!(%error, elapsed = ?heard.elapsed, "plugin.failed"),
@@ -251,7 +249,7 @@ impl Run {
         begun: Instant,
     ) -> Result<(), Interruption> {
         let mut exits = Exits::subscribe().map_err(Interruption::Start)?;
-        let (mut group, mut streams) = tokio::select! {
+        let (group, mut streams) = tokio::select! {
             biased;
             () = stop.cancelled() => return Err(Interruption::Cancelled),
             started = self.start() => started.map_err(Interruption::Start)?,
@@ -261,11 +259,10 @@ impl Run {
         let listened = tokio::select! {
             biased;
             () = stop.cancelled() => Err(Interruption::Cancelled),
-            listened = self.listen(heard, &mut streams, &mut group, &mut exits, deadline) => listened,
+            listened = self.listen(heard, &mut streams, &group, &mut exits, deadline) => listened,
         };
         heard.elapsed = begun.elapsed();
         heard.state_accepted = writing.accepted();
-        drop(writing);
         let patience = match &listened {
             // It exited in peace with a token: what it left running is meant to run.
             Ok(()) if heard.exit == Some(Exit::Status(0)) && !heard.token_bytes().is_empty() => {
@@ -277,6 +274,8 @@ impl Run {
             _ => self.runner.limits.kill_after,
         };
         heard.forced = self.end(group, exits, patience, heard, &mut streams).await;
+        // Not before: the end of its stdin is not what is to end a plugin.
+        drop(writing);
         listened
     }
 
@@ -323,7 +322,7 @@ impl Run {
         &self,
         heard: &mut Transcript,
         streams: &mut Streams,
-        group: &mut Group,
+        group: &Group,
         exits: &mut Exits,
         deadline: Instant,
     ) -> Result<(), Interruption> {
@@ -380,7 +379,9 @@ impl Run {
                 evidence,
             }),
             Ok(()) => match heard.exit {
-                Some(Exit::Status(0)) if heard.token_bytes().is_empty() => Err(RunError::EmptyToken { evidence }),
+                Some(Exit::Status(0)) if heard.token_bytes().is_empty() => {
+                    Err(RunError::EmptyToken { evidence })
+                }
                 Some(Exit::Status(0)) => Ok(()),
                 Some(Exit::Status(status)) => Err(self.exited(status, evidence)),
                 Some(Exit::Signal(signal)) => Err(RunError::Killed { signal, evidence }),

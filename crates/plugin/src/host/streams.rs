@@ -4,7 +4,7 @@ use super::progress::ProgressSink;
 use crate::secret_buffer::SecretBuffer;
 use crate::{STATE_MAX, TOKEN_MAX};
 use epithet_wire::display::sanitize_text;
-use epithet_wire::limits::PLUGIN_STDERR_TAIL;
+use epithet_wire::limits::{PLUGIN_STDERR_TAIL, PROGRESS_MAX};
 use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
@@ -65,7 +65,7 @@ pub struct Transcript {
     pub(crate) token: SecretBuffer,
     pub(crate) state: SecretBuffer,
     pub(crate) messages: Tail,
-    pub(crate) progress_bytes: u64,
+    pub(crate) progress: Tail,
     pub(crate) state_accepted: usize,
     pub(crate) exit: Option<Exit>,
     pub(crate) left_open: Vec<Stream>,
@@ -79,7 +79,7 @@ impl Transcript {
             token: SecretBuffer::new(TOKEN_MAX),
             state: SecretBuffer::new(STATE_MAX),
             messages: Tail::new(PLUGIN_STDERR_TAIL),
-            progress_bytes: 0,
+            progress: Tail::new(PROGRESS_MAX),
             state_accepted: 0,
             exit: None,
             left_open: Vec::new(),
@@ -110,7 +110,17 @@ impl Transcript {
 
     /// How many bytes of progress came on fd 4.
     pub fn progress_bytes(&self) -> u64 {
-        self.progress_bytes
+        self.progress.total()
+    }
+
+    /// The end of what came on fd 4, made harmless for a terminal.
+    pub fn progress(&self) -> String {
+        self.progress.text()
+    }
+
+    /// How many bytes came on stderr.
+    pub fn stderr_bytes(&self) -> u64 {
+        self.messages.total()
     }
 
     /// How many bytes of the old state the plugin, or the pipe towards it, took.
@@ -157,7 +167,7 @@ impl Transcript {
             },
             async {
                 while let Some(piece) = next(&mut streams.progress).await? {
-                    self.progress_bytes += piece.len() as u64;
+                    self.progress.push(&piece);
                     sink.push(&piece);
                 }
                 Ok(())
@@ -177,7 +187,9 @@ impl Transcript {
             loop {
                 match rustix::io::read(receiver, buffer.room()) {
                     Ok(0) | Err(rustix::io::Errno::AGAIN) => break,
-                    Ok(read) => buffer.filled(read).map_err(|_| StreamTrouble::OverLimit(stream))?,
+                    Ok(read) => buffer
+                        .filled(read)
+                        .map_err(|_| StreamTrouble::OverLimit(stream))?,
                     Err(rustix::io::Errno::INTR) => {}
                     Err(error) => return Err(StreamTrouble::Io(error.into())),
                 }
@@ -223,7 +235,9 @@ async fn keep(
     while let Some(open) = receiver {
         match open.read(buffer.room()).await.map_err(StreamTrouble::Io)? {
             0 => *receiver = None,
-            read => buffer.filled(read).map_err(|_| StreamTrouble::OverLimit(stream))?,
+            read => buffer
+                .filled(read)
+                .map_err(|_| StreamTrouble::OverLimit(stream))?,
         }
     }
     Ok(())
@@ -269,11 +283,25 @@ impl Tail {
         self.skipped += (piece.len() - kept.len() + surplus) as u64;
     }
 
+    fn total(&self) -> u64 {
+        self.skipped + self.bytes.len() as u64
+    }
+
+    pub(crate) fn holds(&self, needle: &[u8]) -> bool {
+        let (front, back) = self.bytes.as_slices();
+        contains(&[front, back].concat(), needle)
+    }
+
     /// As text without anything that could harm a terminal.
     pub(crate) fn text(&self) -> String {
         let (front, back) = self.bytes.as_slices();
         sanitize_text(&[front, back].concat())
     }
+}
+
+/// Whether `needle`, which is not empty, is somewhere in `haystack`.
+pub(crate) fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle)
 }
 
 #[cfg(test)]

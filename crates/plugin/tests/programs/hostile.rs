@@ -3,6 +3,7 @@
 //! Started as `epithet-hostile-plugin MODE [ARGUMENT...]`; see `MODES`. It is what the tests, the soak and, by hand,
 //! `epithet plugin check` run. Streams are opened by name (`/dev/fd/3`), so that it can do what the crate's own guest
 //! side would refuse.
+#![expect(clippy::print_stdout, reason = "its broker tells the tests what happens")]
 
 use epithet_plugin::{Guard, Invocation, PluginCommand, Runner, progress_channel};
 use rustix::process::{Pid, Signal, getpid, getsid, kill_process};
@@ -115,7 +116,11 @@ fn guest(_: &[String]) -> io::Result<u8> {
     let state = epithet_plugin::read_state()?;
     epithet_plugin::progress("working");
     // A browser that lives on: it must hold no stream of ours.
-    again(&["hang"])?.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    again(&["hang"])?
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
     let token = format!("{:?}", Invocation::from_env());
     epithet_plugin::finish(token.as_bytes(), &[&state[..], b"+"].concat())?;
     Ok(0)
@@ -153,7 +158,11 @@ fn describe(_: &[String]) -> io::Result<u8> {
         .collect();
     let folder = env::current_dir()?;
     let path = env::var("PATH").unwrap_or_default();
-    let text = format!("fds {open:?}\nleads {leads}\n{}\ncwd {}\npath {path}", signals.join("\n"), folder.display());
+    let text = format!(
+        "fds {open:?}\nleads {leads}\n{}\ncwd {}\npath {path}",
+        signals.join("\n"),
+        folder.display()
+    );
     say("1", text.as_bytes())?;
     Ok(0)
 }
@@ -207,8 +216,13 @@ fn random(arguments: &[String]) -> io::Result<u8> {
         seed % sides
     };
     for _ in 0..dice(40) {
-        let bytes: Vec<u8> = (0..dice(5_000)).map(|_| u8::try_from(dice(256)).unwrap_or(0)).collect();
-        say(["1", "2", "3", "4"][usize::try_from(dice(4)).unwrap_or(0)], &bytes)?;
+        let bytes: Vec<u8> = (0..dice(5_000))
+            .map(|_| u8::try_from(dice(256)).unwrap_or(0))
+            .collect();
+        say(
+            ["1", "2", "3", "4"][usize::try_from(dice(4)).unwrap_or(0)],
+            &bytes,
+        )?;
         if dice(10) == 0 {
             thread::sleep(Duration::from_millis(dice(10)));
         }
@@ -233,11 +247,15 @@ fn die(arguments: &[String]) -> io::Result<u8> {
         "SEGV" => Signal::SEGV,
         "PIPE" => {
             // Rust's runtime ignores SIGPIPE; a shell gets it back to default.
-            Command::new("/bin/sh").args(["-c", &format!("kill -PIPE {}", getpid().as_raw_pid())]).status()?;
+            Command::new("/bin/sh")
+                .args(["-c", &format!("kill -PIPE {}", getpid().as_raw_pid())])
+                .status()?;
             Signal::KILL
         }
         _ => Signal::KILL,
     };
+    // Rust's runtime takes the first SIGSEGV for a stack overflow, looks, and lets the second one through.
+    kill_process(getpid(), signal)?;
     kill_process(getpid(), signal)?;
     forever()
 }
@@ -371,7 +389,9 @@ fn guard(_: &[String]) -> io::Result<u8> {
 ///
 /// The whole of stdin is read first: each line `success` runs an honest plugin that leaves a process before.
 fn broker(arguments: &[String]) -> io::Result<u8> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let own = env::current_exe()?.display().to_string();
     let guard = Arc::new(Guard::reexec(&["guard"])?);
     let runner = |mode: &[String]| {
@@ -384,7 +404,12 @@ fn broker(arguments: &[String]) -> io::Result<u8> {
             let (sink, mut feed) = progress_channel();
             let left = runner(&["leave".to_owned(), "hang".to_owned()]);
             let reply = left
-                .run(&Default::default(), &Invocation::default(), sink, Default::default())
+                .run(
+                    &Default::default(),
+                    &Invocation::default(),
+                    sink,
+                    Default::default(),
+                )
                 .await;
             while let Some(progress) = feed.next().await {
                 print!("{}", progress.text);
@@ -394,10 +419,20 @@ fn broker(arguments: &[String]) -> io::Result<u8> {
         let (sink, mut feed) = progress_channel();
         let runner = runner(arguments);
         let run = tokio::spawn(async move {
-            runner.run(&Default::default(), &Invocation::default(), sink, Default::default()).await
+            runner
+                .run(
+                    &Default::default(),
+                    &Invocation::default(),
+                    sink,
+                    Default::default(),
+                )
+                .await
         });
         while let Some(progress) = feed.next().await {
-            if let Some(process) = guard.process_id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)) {
+            if let Some(process) = guard
+                .process_id()
+                .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?))
+            {
                 println!("guard {}", process.as_raw_pid());
             }
             print!("{}", progress.text);

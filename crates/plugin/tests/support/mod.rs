@@ -1,5 +1,6 @@
 //! What the tests of running plugins share: the hostile program, and a way to find what it left behind.
 #![expect(dead_code, reason = "every test file uses its part")]
+#![expect(clippy::unwrap_used, reason = "only tests call these functions")]
 
 use epithet_plugin::{
     Invocation, Observation, PluginCommand, ProgressSink, Reply, RunError, RunLimits, Runner,
@@ -73,7 +74,12 @@ impl Hostile {
     }
 
     pub(crate) fn assert_nothing_is_left(&self) {
-        assert_eq!(self.left(), [0; 0], "processes that outlived {}", self.runner.command());
+        assert_eq!(
+            self.left(),
+            [0; 0],
+            "processes that outlived {}",
+            self.runner.command()
+        );
     }
 
     /// Ends what a test meant to be left.
@@ -90,8 +96,11 @@ fn marked_processes(mark: &str) -> Vec<u32> {
     processes
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
         .filter(|process| {
-            std::fs::read(format!("/proc/{process}/environ"))
-                .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes()))
+            std::fs::read(format!("/proc/{process}/environ")).is_ok_and(|environ| {
+                environ
+                    .split(|byte| *byte == 0)
+                    .any(|variable| variable == mark.as_bytes())
+            })
         })
         .collect()
 }

@@ -143,17 +143,13 @@ async fn play(
     let ssh_config = stage.write_ssh_config(&include)?;
     let line = format!("{} -F {} 127.0.0.1", stage.ssh, ssh_config.display());
     report.step("ssh", &line);
-    let first = ssh(
-        stage,
-        &ssh_config,
-        "first login: the browser signs in, the CA is asked",
-    )
-    .await?;
+    let (hello, first) = ssh(stage, &ssh_config, "the first login").await?;
+    report.step("the host says", &hello);
     report.step(
         "logged in",
         &format!("{} with a login in the (stand-in) browser", milliseconds(first)),
     );
-    let second = ssh(stage, &ssh_config, "second login").await?;
+    let (_, second) = ssh(stage, &ssh_config, "second login").await?;
     report.step(
         "logged in again",
         &format!("{} with the certificate that is there", milliseconds(second)),
@@ -218,8 +214,8 @@ async fn start_sshd(stage: &Stage) -> anyhow::Result<Process> {
     Ok(sshd)
 }
 
-/// Logs in, lets the host say hello, and says how long it took.
-async fn ssh(stage: &Stage, config: &Path, what: &str) -> anyhow::Result<Duration> {
+/// Logs in and lets the host say hello; says what it said and how long it took.
+async fn ssh(stage: &Stage, config: &Path, what: &str) -> anyhow::Result<(String, Duration)> {
     let begun = Instant::now();
     let child = Command::new(&stage.ssh)
         .arg("-F")
@@ -243,7 +239,8 @@ async fn ssh(stage: &Stage, config: &Path, what: &str) -> anyhow::Result<Duratio
     if !output.status.success() {
         bail!("{what}: ssh ended with {}", output.status);
     }
-    Ok(begun.elapsed())
+    let hello = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    Ok((hello, begun.elapsed()))
 }
 
 /// The live agent's certificate, as `ssh-keygen -L` reads it.
@@ -271,7 +268,7 @@ async fn certificate(stage: &Stage, socket: &Path) -> anyhow::Result<Vec<String>
     Ok(text
         .lines()
         .skip(1)
-        .map(|line| line.trim_start_matches("        ").to_owned())
+        .map(|line| line.strip_prefix("        ").unwrap_or(line).to_owned())
         .collect())
 }
 
@@ -282,7 +279,7 @@ fn audit_line(stage: &Stage) -> anyhow::Result<Vec<String>> {
 
 fn sshd_lines(cast: &Cast) -> Vec<String> {
     let lines = cast.sshd.as_ref().map(Process::lines).unwrap_or_default();
-    let telling = |line: &String| line.contains("Accepted");
+    let telling = |line: &String| line.contains("Accepted publickey");
     lines
         .into_iter()
         .filter(telling)

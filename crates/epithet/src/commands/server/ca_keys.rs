@@ -6,14 +6,15 @@ use epithet_wire::limits::{CA_DEADLINE, HTTP_BODY_MAX};
 use epithet_wire::{Endpoint, SecretBytes};
 use std::io::{IsTerminal, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 /// The environment variable that opens an encrypted key where nobody is at a terminal.
 const PASSPHRASE: &str = "EPITHET_CA_PASSPHRASE_FILE";
 
 /// Loads the CA's private key; an encrypted one is opened with the passphrase of a file or of whoever is at the terminal.
-pub(super) fn load(path: &Path) -> anyhow::Result<CaKey> {
+pub(super) fn load(path: &Path) -> anyhow::Result<Arc<CaKey>> {
     let path = crate::logging::home_expanded(path)?;
-    CaKey::load(&path, passphrase).context("--key")
+    CaKey::load(&path, passphrase).map(Arc::new).context("--key")
 }
 
 fn passphrase() -> Option<SecretBytes> {

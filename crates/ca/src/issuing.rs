@@ -1,0 +1,211 @@
+//! One request for a certificate, from question to answer: ask policy, issue, write it down, and only then hand it out.
+
+use crate::asked::Asked;
+use crate::audit::{AuditLog, CertificateEntry, Entry};
+use crate::authority::{Authority, IssueError};
+use crate::decision::DecisionError;
+use crate::policy_source::{PolicyFailure, PolicySource};
+use epithet_serve::{ClientAddress, request_id};
+use epithet_ssh::UserCertificate;
+use epithet_wire::display::sanitize_line;
+use epithet_wire::{RequestId, Token};
+use http::{Extensions, StatusCode};
+use jiff::Timestamp;
+use std::sync::Arc;
+
+/// The longest reason in an audit line, in characters.
+const REASON_MAX: usize = 1000;
+
+/// Everything that issuing needs.
+pub(crate) struct Issuing {
+    pub(crate) authority: Authority,
+    pub(crate) policy: PolicySource,
+    pub(crate) audit: Arc<AuditLog>,
+}
+
+/// How a request ended. Either way it is in the audit log.
+pub(crate) enum Outcome {
+    Issued(UserCertificate),
+    Refused(Refused),
+}
+
+/// A refusal: what the client is told, and what the log is told.
+pub(crate) struct Refused {
+    pub(crate) status: StatusCode,
+    pub(crate) message: String,
+    reason: String,
+}
+
+/// A certificate, and what policy said about it.
+struct Issued {
+    certificate: UserCertificate,
+    identity: String,
+    rule: Option<String>,
+}
+
+impl Issuing {
+    /// Decides, issues and records. A certificate that could not be recorded is not handed out.
+    pub(crate) async fn issue(&self, asked: &Asked, token: &Token, extensions: &Extensions) -> Outcome {
+        let id = request_id(extensions);
+        let result = self.decide_and_issue(asked, token, &id).await;
+        let entry = self.entry(asked, &id, extensions.get::<ClientAddress>(), &result);
+        if let Err(error) = self.audit.record(&entry) {
+            tracing::error!(request_id = %id, %error, "nothing is issued: the audit log cannot be written");
+            return Outcome::Refused(Refused::plain(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("the CA cannot write its audit log and issues nothing (request {id})"),
+            ));
+        }
+        match result {
+            Ok(issued) => Outcome::Issued(issued.certificate),
+            Err(refused) => Outcome::Refused(refused),
+        }
+    }
+
+    async fn decide_and_issue(
+        &self,
+        asked: &Asked,
+        token: &Token,
+        id: &RequestId,
+    ) -> Result<Issued, Refused> {
+        let connection = &asked.connection;
+        let decision = self
+            .policy
+            .decide(token, connection, id)
+            .await
+            .map_err(|failure| Refused::by_policy(failure, id))?;
+        let (identity, rule) = (decision.identity().to_owned(), decision.rule().map(str::to_owned));
+        let subject = asked.subject.clone();
+        let issued = self
+            .authority
+            .issue(decision, subject, &connection.remote_user, id, crate::unix_now());
+        let certificate = issued.await.map_err(|error| Refused::by_authority(&error, id))?;
+        Ok(Issued {
+            certificate,
+            identity,
+            rule,
+        })
+    }
+
+    fn entry<'a>(
+        &'a self,
+        asked: &'a Asked,
+        id: &'a RequestId,
+        client: Option<&ClientAddress>,
+        result: &'a Result<Issued, Refused>,
+    ) -> Entry<'a> {
+        let connection = &asked.connection;
+        let entry = Entry {
+            time: Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string(),
+            request_id: id.as_str(),
+            decision: "issued",
+            status: 200,
+            client: client.map_or_else(|| "unknown".to_owned(), ToString::to_string),
+            host: &connection.remote_host,
+            user: &connection.remote_user,
+            port: connection.port,
+            jump: &connection.proxy_jump,
+            key: Some(asked.subject.fingerprint()),
+            ca: self.authority.fingerprint(),
+            ..Entry::default()
+        };
+        match result {
+            Ok(issued) => Entry {
+                identity: Some(&issued.identity),
+                rule: issued.rule.as_deref(),
+                certificate: Some(certificate_entry(&issued.certificate)),
+                ..entry
+            },
+            Err(refused) => Entry {
+                decision: "refused",
+                status: refused.status.as_u16(),
+                reason: Some(&refused.reason),
+                ..entry
+            },
+        }
+    }
+}
+
+fn certificate_entry(certificate: &UserCertificate) -> CertificateEntry<'_> {
+    let time = |seconds: u64| {
+        let time = i64::try_from(seconds)
+            .ok()
+            .and_then(|seconds| Timestamp::from_second(seconds).ok());
+        time.map_or_else(|| seconds.to_string(), |time| time.to_string())
+    };
+    CertificateEntry {
+        serial: certificate.serial().to_string(),
+        key_id: certificate.key_id(),
+        principals: certificate.principals(),
+        valid_after: time(certificate.valid_after()),
+        valid_before: time(certificate.valid_before()),
+        critical_options: certificate.critical_options(),
+        extensions: certificate.extensions(),
+        certificate: certificate.fingerprint(),
+    }
+}
+
+impl Refused {
+    /// The same for the client and the log.
+    fn plain(status: StatusCode, message: String) -> Self {
+        Self {
+            status,
+            reason: sanitize_line(&message, REASON_MAX),
+            message,
+        }
+    }
+
+    /// What is said publicly, and what only the log is told.
+    fn private(status: StatusCode, message: String, reason: &dyn std::fmt::Display) -> Self {
+        Self {
+            status,
+            message,
+            reason: sanitize_line(&reason.to_string(), REASON_MAX),
+        }
+    }
+
+    /// A no of policy is passed on as it is. Everything else is between us and the policy server: never a 401, which
+    /// would make people log in again and again for nothing.
+    fn by_policy(failure: PolicyFailure, id: &RequestId) -> Self {
+        let message = |what: &str| format!("error retrieving policy: {what} (request {id})");
+        match &failure {
+            PolicyFailure::Refused(refusal) => Self::plain(refusal.status, refusal.message.clone()),
+            PolicyFailure::NotTrusted(_) => {
+                tracing::error!(
+                    request_id = %id, %failure,
+                    "no certificate can be issued until the policy server is given this CA's public key, the clocks agree, and no proxy changes the Host header"
+                );
+                let message = message("the policy server does not accept this CA");
+                Self::private(StatusCode::BAD_GATEWAY, message, &failure)
+            }
+            PolicyFailure::Unreachable(_) => {
+                tracing::error!(request_id = %id, %failure, "no decision");
+                let message = message("the policy server cannot be reached");
+                Self::private(StatusCode::SERVICE_UNAVAILABLE, message, &failure)
+            }
+            PolicyFailure::Garbled(_) => {
+                tracing::error!(request_id = %id, %failure, "no decision");
+                let message = message("the policy server's answer cannot be used");
+                Self::private(StatusCode::BAD_GATEWAY, message, &failure)
+            }
+        }
+    }
+
+    fn by_authority(error: &IssueError, id: &RequestId) -> Self {
+        let message = format!("error generating crt: {error}");
+        match error {
+            // The only one that logging in again helps against.
+            IssueError::Decision(DecisionError::TokenExpired) => {
+                Self::plain(StatusCode::UNAUTHORIZED, message)
+            }
+            IssueError::Decision(_) => {
+                tracing::error!(request_id = %id, %error, "refused to sign what policy asked for");
+                Self::plain(StatusCode::BAD_GATEWAY, message)
+            }
+            IssueError::Certificate(_) | IssueError::NoRandomness => {
+                tracing::error!(request_id = %id, %error, "cannot sign");
+                Self::plain(StatusCode::INTERNAL_SERVER_ERROR, message)
+            }
+        }
+    }
+}

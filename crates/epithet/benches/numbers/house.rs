@@ -1,0 +1,89 @@
+//! What the numbers are measured on: a provider, a server and a broker whose plugin prints a ready token.
+
+use epithet_testkit::devidp::{DevProvider, Settings};
+use epithet_testkit::{Broker, Home, KeyPair, Server, plugin_script};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub(crate) const EPITHET: &str = env!("CARGO_BIN_EXE_epithet");
+pub(crate) const MATCH: &str = env!("CARGO_BIN_EXE_epithet-match");
+
+/// Everything that runs while numbers are taken.
+pub(crate) struct House {
+    pub(crate) home: Home,
+    pub(crate) server: Server,
+    pub(crate) broker: Broker,
+    pub(crate) token: String,
+    _provider: DevProvider,
+}
+
+impl House {
+    pub(crate) fn build() -> Self {
+        let settings = Settings {
+            id_token_life: Duration::from_secs(3600),
+            ..Settings::default()
+        };
+        let provider = DevProvider::start(settings).expect("the provider starts");
+        let token = provider.mint_id_token("alice", &json!({}));
+        let home = Home::new();
+        let key = KeyPair::generate(home.path(), "ca.key");
+        let rules = json!({"policy": {
+            "oidc": {"issuer": provider.issuer(), "client-id": "epithet"},
+            "users": {"alice@example.com": ["admin"]},
+            "defaults": {"allow": {"root": ["admin"]}, "expiration": "5m"},
+            "hosts": {"*.example.com": {}},
+        }});
+        let rules = home.write("server.json", rules.to_string());
+        let audit = home.join("audit.log");
+        let arguments = [
+            "server",
+            "--config",
+            text(&rules),
+            "--listen",
+            "127.0.0.1:0",
+            "--ca-key",
+            text(key.path()),
+            "--audit-file",
+            text(&audit),
+        ];
+        let server = Server::start(Path::new(EPITHET), &home, arguments);
+        let file = home.write("token", &token);
+        let plugin = plugin_script(
+            home.path(),
+            "plugin",
+            &format!("#!/bin/sh\ncat '{}'\n", file.display()),
+        );
+        let arguments = [
+            "--ca-url",
+            server.url(),
+            "--match",
+            "*.example.com",
+            "--auth",
+            text(&plugin),
+            "--token-reuse",
+            "1h",
+        ];
+        let broker = Broker::start(Path::new(EPITHET), &home, arguments);
+        Self {
+            home,
+            server,
+            broker,
+            token,
+            _provider: provider,
+        }
+    }
+
+    pub(crate) fn agent_socket(&self, number: usize) -> PathBuf {
+        self.broker.run_dir().join("agent").join(hash(number))
+    }
+}
+
+/// A connection hash for the n-th connection of a run.
+pub(crate) fn hash(number: usize) -> String {
+    format!("{number:040x}")
+}
+
+pub(crate) fn text(path: &Path) -> &str {
+    path.to_str().expect("paths here are ASCII")
+}
