@@ -23,17 +23,18 @@ const ABOUT: &str = "SSH certificates that live for minutes, paid for by the log
 const LONG_ABOUT: &str = "\
 SSH certificates that live for minutes, paid for by the login you already have.
 
-You type `ssh server`. A broker on your machine (`epithet agent`) gets an identity token through an auth plugin, asks a
-CA (`epithet ca`) for a certificate for exactly this user at exactly this host, and gives it to ssh through an agent
-socket made for this one connection. The CA asks a policy server (`epithet policy`) whether it may. Hosts run stock sshd
+You type `ssh server`. A broker on your machine (`epithet agent`) gets an identity token through an auth plugin, asks a \
+CA (`epithet ca`) for a certificate for exactly this user at exactly this host, and gives it to ssh through an agent \
+socket made for this one connection. The CA asks a policy server (`epithet policy`) whether it may. Hosts run stock sshd \
 with one more line of configuration.
 
 See it work on this machine, with nothing configured:  epithet demo";
 
 const AFTER_HELP: &str = "\
-Files:   /etc/epithet/*.{yaml,yml,json}, then ~/.epithet/*.{yaml,yml,json}, then --config; keys are named as the flags.
-         A flag beats an environment variable, which beats a file, which beats the default.
-Exit:    0 success, 1 failure, 80 wrong command line.";
+Files: /etc/epithet/*.{yaml,yml,json}, then ~/.epithet/*.{yaml,yml,json}, then --config; keys are named as the flags. \
+A flag beats an environment variable, which beats a file, which beats the default.
+
+Exit codes: 0 success, 1 failure, 80 wrong command line.";
 
 /// The whole command line.
 #[derive(Debug, Parser)]

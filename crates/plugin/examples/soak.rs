@@ -69,6 +69,9 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     if arguments.first().is_some_and(|first| first == "guard") {
         return Ok(epithet_plugin::guard_main());
     }
+    // As the broker does at its start.
+    epithet_plugin::return_large_allocations();
+    epithet_plugin::close_inherited_on_exec()?;
     let number = |index: usize, default| {
         arguments
             .get(index)

@@ -1,4 +1,4 @@
-//! Descriptors by number, and what a new process inherits. The only `unsafe` code of the workspace.
+//! Descriptors by number, what a new process inherits, and one switch of the allocator: the workspace's `unsafe` code.
 //!
 //! Plugins are *given* descriptors by number, which Rust's ownership of descriptors cannot express: somebody has to say
 //! that number 3 is ours now. The other half, for those who run plugins, is what happens between fork and exec.
@@ -69,6 +69,19 @@ pub fn close_inherited_on_exec() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Has large allocations go back to the system when they are freed. For the start of a program that runs plugins.
+///
+/// Once glibc has freed a large block it keeps ever larger ones for reuse, and a broker that met one state of 10 MiB stays
+/// at many times that for the rest of its life. This pins the threshold at 256 KiB. Elsewhere it does nothing.
+#[cfg(feature = "host")]
+pub fn return_large_allocations() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: mallopt may be called at any time and touches no memory of ours.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 256 * 1024);
+    }
 }
 
 /// Makes a command start as if from nothing: in a session of its own, with default signals, and with no descriptor

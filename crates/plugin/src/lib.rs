@@ -39,6 +39,8 @@ mod invocation;
 mod secret_buffer;
 
 pub use fd::close_inherited_on_exec;
+#[cfg(feature = "host")]
+pub use fd::return_large_allocations;
 pub use guest::{finish, is_plugin, keep_streams_from_children, progress, read_state};
 pub use invocation::Invocation;
 

@@ -4,8 +4,14 @@
 //! be ignored there is an error here, with the line it is on: an unknown key, a key twice, a malformed pattern,
 //! principal or duration.
 
+mod error;
+mod fields;
+
+pub use error::DocumentError;
+
 use crate::pattern::HostPattern;
 use epithet_wire::{Principal, parse_duration};
+use fields::{extensions, lists, networks, null_as_default, rules};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
@@ -121,26 +127,6 @@ impl<'de> Deserialize<'de> for Lifetime {
     }
 }
 
-/// Why a file is not a policy: where, what, and what would be right.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub struct DocumentError {
-    /// The file's name as the caller gave it.
-    pub file: String,
-    /// Line and column, both from 1, where they are known.
-    pub place: Option<(u64, u64)>,
-    /// What is wrong there.
-    pub problem: String,
-}
-
-impl std::fmt::Display for DocumentError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.place {
-            Some((line, column)) => write!(f, "{}:{line}:{column}: {}", self.file, self.problem),
-            None => write!(f, "{}: {}", self.file, self.problem),
-        }
-    }
-}
-
 impl Document {
     /// Reads a file's text. `file` is only used to name it in errors.
     ///
@@ -207,97 +193,10 @@ impl Oidc {
     }
 }
 
-impl DocumentError {
-    fn new(file: &str, error: &serde_saphyr::Error) -> Self {
-        let place = error
-            .location()
-            .map(|location| (location.line(), location.column()));
-        let mut problem = error.without_snippet().to_string();
-        // The place stands in front already, and the parser's own options are no advice for whoever wrote the file.
-        for superfluous in [" at line ", ", set DuplicateKeyPolicy"] {
-            if let Some(end) = problem.rfind(superfluous) {
-                problem.truncate(end);
-            }
-        }
-        Self {
-            file: file.to_owned(),
-            place,
-            problem,
-        }
-    }
-}
-
 /// A configuration file of several sections, of which only this one is ours.
 #[derive(Deserialize)]
 struct PolicySection {
     policy: Document,
-}
-
-/// A network as `source-address` may have it: an address, or an address and the length of its prefix.
-fn is_network(text: &str) -> bool {
-    let (address, prefix) = text
-        .split_once('/')
-        .map_or((text, None), |(address, prefix)| (address, Some(prefix)));
-    let Ok(address) = address.parse::<std::net::IpAddr>() else {
-        return false;
-    };
-    let longest = if address.is_ipv4() { 32 } else { 128 };
-    prefix.is_none_or(|prefix| prefix.parse::<u8>().is_ok_and(|length| length <= longest))
-}
-
-fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    let networks: Vec<String> = null_as_default(deserializer)?;
-    match networks.iter().find(|network| !is_network(network)) {
-        None => Ok(networks),
-        Some(wrong) => Err(serde::de::Error::custom(format!(
-            "`{wrong}` is not a network: write it like 192.0.2.0/24 or 2001:db8::/32"
-        ))),
-    }
-}
-
-fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Default + Deserialize<'de>,
-{
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
-}
-
-/// A map whose values may be left empty.
-fn map<'de, D, K, V>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
-where
-    D: Deserializer<'de>,
-    K: Deserialize<'de> + Ord,
-    V: Deserialize<'de> + Default,
-{
-    let map: Option<BTreeMap<K, Option<V>>> = Option::deserialize(deserializer)?;
-    let entries = map.unwrap_or_default().into_iter();
-    Ok(entries
-        .map(|(key, value)| (key, value.unwrap_or_default()))
-        .collect())
-}
-
-fn lists<'de, D, K>(deserializer: D) -> Result<BTreeMap<K, Vec<String>>, D::Error>
-where
-    D: Deserializer<'de>,
-    K: Deserialize<'de> + Ord,
-{
-    map(deserializer)
-}
-
-fn rules<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<HostPattern, HostRule>, D::Error> {
-    map(deserializer)
-}
-
-fn extensions<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<BTreeMap<String, String>>, D::Error> {
-    let map: Option<BTreeMap<String, Option<String>>> = Option::deserialize(deserializer)?;
-    Ok(map.map(|map| {
-        map.into_iter()
-            .map(|(name, value)| (name, value.unwrap_or_default()))
-            .collect()
-    }))
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Why a decision is what it is: the same rules, looked at one by one.
 
+use crate::decision::{Decision, Person};
 use crate::pattern::{HostPattern, canonical_host};
-use crate::rules::{Decision, Person, Rules};
+use crate::rules::Rules;
 use epithet_wire::{HostName, Principal};
 use std::fmt;
 

@@ -18,6 +18,7 @@
 //! | a malformed pattern matches nothing, an unknown key is ignored | both are errors with their line | a typing error silently changed who gets in |
 //! | host names are compared with their case | without it, and without the last dot | `PROD.example.com.` is `prod.example.com` |
 
+mod decision;
 mod document;
 mod explain;
 mod pattern;
@@ -29,11 +30,12 @@ mod rules;
 mod service_token;
 mod warnings;
 
+pub use decision::{Allowed, Decision, Denial, Person};
 pub use document::{Document, DocumentError, HostRule, Lifetime, Oidc};
 pub use explain::{Explanation, Part};
 pub use pattern::{HostPattern, PatternError, canonical_host};
 pub use person::ClaimNames;
 pub use policy::{DEFAULT_SCOPES, Policy, PolicyError, Refusal};
 pub use routes::{SERVICE_ERROR_HEADER, router};
-pub use rules::{Allowed, DEFAULT_EXTENSIONS, Decision, Denial, Person, Rules, Terms};
+pub use rules::{DEFAULT_EXTENSIONS, Rules, Terms};
 pub use service_token::{Received, ServiceTokenError, ServiceTokens};

@@ -4,11 +4,16 @@
 //! file is read (there it silently matches nothing), that case does not matter, and that of two patterns the one
 //! that says more wins (there the longer text does).
 
+mod program;
+mod syntax;
+
 use epithet_wire::limits::PATTERN_MAX;
+use program::{Step, compile, run};
 use serde::{Deserialize, Deserializer};
 use std::cmp::{Ordering, Reverse};
 use std::fmt;
 use std::net::IpAddr;
+use syntax::{Node, Parser};
 
 /// A pattern of host names.
 ///
@@ -57,32 +62,6 @@ pub struct PatternError {
     problem: &'static str,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Node {
-    Literal(u8),
-    One(Set),
-    Star,
-    Choice(Vec<Vec<Self>>),
-}
-
-/// Which ASCII characters a position may have, one bit each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Set(u128);
-
-impl Set {
-    /// Every character; `/` is in no host name and in no set.
-    const ANY: Self = Self(!(1 << b'/'));
-
-    fn has(self, byte: u8) -> bool {
-        byte.is_ascii() && self.0 >> byte & 1 == 1
-    }
-
-    fn add(&mut self, byte: u8) {
-        self.0 |= 1 << byte.to_ascii_lowercase();
-        self.0 |= 1 << byte.to_ascii_uppercase();
-    }
-}
-
 impl HostPattern {
     /// Reads a pattern of at most [`PATTERN_MAX`] bytes.
     ///
@@ -113,10 +92,7 @@ impl HostPattern {
                 "has a blank, a control character or a `/`, which no host name has",
             ));
         }
-        let mut parser = Parser {
-            rest: text.as_bytes(),
-            depth: 0,
-        };
+        let mut parser = Parser::new(text);
         let mut nodes = parser.sequence().map_err(error)?;
         // Names are compared without the dot that ends an absolute DNS name.
         if nodes.len() > 1 && nodes.last() == Some(&Node::Literal(b'.')) {
@@ -172,97 +148,6 @@ pub fn canonical_host(host: &epithet_wire::HostName) -> String {
 fn canonical_address(name: &str) -> Option<String> {
     let address: IpAddr = name.parse().ok()?;
     Some(address.to_canonical().to_string())
-}
-
-struct Parser<'a> {
-    rest: &'a [u8],
-    depth: usize,
-}
-
-impl Parser<'_> {
-    fn next(&mut self) -> Option<u8> {
-        let (first, rest) = self.rest.split_first()?;
-        self.rest = rest;
-        Some(*first)
-    }
-
-    /// Nodes up to the end, or up to the `,` or `}` that ends an alternative, which is left.
-    fn sequence(&mut self) -> Result<Vec<Node>, &'static str> {
-        let mut nodes = Vec::new();
-        while let Some(&byte) = self.rest.first() {
-            if self.depth > 0 && (byte == b',' || byte == b'}') {
-                break;
-            }
-            self.rest = &self.rest[1..];
-            match byte {
-                b'*' if nodes.last() == Some(&Node::Star) => {}
-                b'*' => nodes.push(Node::Star),
-                b'?' => nodes.push(Node::One(Set::ANY)),
-                b'[' => nodes.push(Node::One(self.set()?)),
-                b'{' => nodes.push(self.choice()?),
-                b'\\' => nodes.push(literal(
-                    self.next().ok_or("ends in a `\\` with nothing to protect")?,
-                )),
-                byte => nodes.push(literal(byte)),
-            }
-        }
-        Ok(nodes)
-    }
-
-    fn choice(&mut self) -> Result<Node, &'static str> {
-        self.depth += 1;
-        let mut alternatives = Vec::new();
-        loop {
-            alternatives.push(self.sequence()?);
-            match self.next() {
-                Some(b',') => {}
-                Some(_) => break,
-                None => return Err("has a `{` without its `}`"),
-            }
-        }
-        self.depth -= 1;
-        Ok(Node::Choice(alternatives))
-    }
-
-    fn set(&mut self) -> Result<Set, &'static str> {
-        const OPEN: &str = "has a `[` without its `]`";
-        let negated = matches!(self.rest.first(), Some(b'!' | b'^'));
-        if negated {
-            self.next();
-        }
-        let mut set = Set(0);
-        let mut empty = true;
-        loop {
-            let first = match self.next().ok_or(OPEN)? {
-                b']' if empty => return Err("has an empty `[]`"),
-                b']' => break,
-                b'\\' => self.next().ok_or(OPEN)?,
-                byte => byte,
-            };
-            empty = false;
-            let last = match self.rest {
-                [b'-', b']', ..] => first,
-                [b'-', rest @ ..] => {
-                    self.rest = rest;
-                    match self.next().ok_or(OPEN)? {
-                        b'\\' => self.next().ok_or(OPEN)?,
-                        byte => byte,
-                    }
-                }
-                _ => first,
-            };
-            if last < first {
-                return Err("has a range in `[]` that runs backwards");
-            }
-            (first..=last).for_each(|byte| set.add(byte));
-        }
-        let chosen = if negated { !set.0 } else { set.0 };
-        Ok(Set(chosen & Set::ANY.0))
-    }
-}
-
-fn literal(byte: u8) -> Node {
-    Node::Literal(byte.to_ascii_lowercase())
 }
 
 fn rank(nodes: &[Node]) -> Rank {
@@ -343,114 +228,6 @@ fn matcher(nodes: &[Node]) -> Matcher {
             steps: steps.into(),
         }
     })
-}
-
-/// A step of a program that follows all its possible ways at once (Thompson's construction).
-#[derive(Debug, Clone, Copy)]
-enum Step {
-    Byte(u8),
-    One(Set),
-    /// Go on at both places.
-    Fork(usize, usize),
-    Jump(usize),
-    Accept,
-}
-
-fn compile(nodes: &[Node], steps: &mut Vec<Step>) {
-    for node in nodes {
-        match node {
-            Node::Literal(byte) => steps.push(Step::Byte(*byte)),
-            Node::One(set) => steps.push(Step::One(*set)),
-            Node::Star => {
-                let here = steps.len();
-                steps.extend([
-                    Step::Fork(here + 1, here + 3),
-                    Step::One(Set::ANY),
-                    Step::Jump(here),
-                ]);
-            }
-            Node::Choice(alternatives) => compile_choice(alternatives, steps),
-        }
-    }
-}
-
-fn compile_choice(alternatives: &[Vec<Node>], steps: &mut Vec<Step>) {
-    let mut exits = Vec::new();
-    for (index, alternative) in alternatives.iter().enumerate() {
-        let fork = steps.len();
-        let last = index + 1 == alternatives.len();
-        if !last {
-            steps.push(Step::Fork(fork + 1, 0));
-        }
-        compile(alternative, steps);
-        if !last {
-            exits.push(steps.len());
-            steps.push(Step::Jump(0));
-            let next = steps.len();
-            steps[fork] = Step::Fork(fork + 1, next);
-        }
-    }
-    let end = steps.len();
-    for exit in exits {
-        steps[exit] = Step::Jump(end);
-    }
-}
-
-/// The most steps a pattern of [`PATTERN_MAX`] bytes can have: three for a `*`, and one to accept.
-const STEPS_MAX: usize = PATTERN_MAX * 3 + 1;
-
-/// The steps a program may be at, in no order, each once.
-struct Places {
-    list: Vec<usize>,
-    listed: [u64; STEPS_MAX.div_ceil(64)],
-}
-
-impl Places {
-    fn new(steps: usize) -> Self {
-        Self {
-            list: Vec::with_capacity(steps),
-            listed: [0; STEPS_MAX.div_ceil(64)],
-        }
-    }
-
-    fn clear(&mut self) {
-        self.list.clear();
-        self.listed.fill(0);
-    }
-
-    fn add(&mut self, place: usize) {
-        let (word, bit) = (place / 64, 1 << (place % 64));
-        if self.listed[word] & bit == 0 {
-            self.listed[word] |= bit;
-            self.list.push(place);
-        }
-    }
-}
-
-fn run(steps: &[Step], text: &[u8]) -> bool {
-    let (mut now, mut next) = (Places::new(steps.len()), Places::new(steps.len()));
-    now.add(0);
-    for byte in text.iter().copied().map(Some).chain([None]) {
-        let mut index = 0;
-        // The list grows while it is walked: forks and jumps lead on without using up a character.
-        while let Some(&place) = now.list.get(index) {
-            index += 1;
-            match steps[place] {
-                Step::Fork(one, other) => {
-                    now.add(one);
-                    now.add(other);
-                }
-                Step::Jump(to) => now.add(to),
-                Step::Byte(wanted) if byte == Some(wanted) => next.add(place + 1),
-                Step::One(set) if byte.is_some_and(|byte| set.has(byte)) => next.add(place + 1),
-                Step::Accept if byte.is_none() => return true,
-                Step::Byte(_) | Step::One(_) | Step::Accept => {}
-            }
-        }
-        std::mem::swap(&mut now, &mut next);
-        next.clear();
-    }
-    false
 }
 
 impl fmt::Display for HostPattern {
@@ -652,7 +429,7 @@ mod tests {
             host in "[ab]{0,8}",
         ) {
             if let Ok(parsed) = HostPattern::parse(&pattern) {
-                let nodes = Parser { rest: pattern.as_bytes(), depth: 0 }.sequence().unwrap();
+                let nodes = Parser::new(&pattern).sequence().unwrap();
                 prop_assert_eq!(parsed.matches(&host), slow(&nodes, host.as_bytes()));
             }
         }

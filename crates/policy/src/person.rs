@@ -4,7 +4,7 @@
 //! `email_verified`; epithet 0.19 believed it always. A provider that never sends `email_verified` (Entra ID does
 //! not) needs `oidc.identity-claim`.
 
-use crate::rules::Person;
+use crate::decision::Person;
 use epithet_oidc::Claims;
 use serde_json::{Map, Value};
 

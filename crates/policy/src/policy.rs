@@ -1,8 +1,9 @@
 //! The policy that runs: rules, and whose tokens to believe, both replaceable while it does.
 
+use crate::decision::{Allowed, Decision, Denial, Person};
 use crate::document::{Document, DocumentError};
 use crate::person::ClaimNames;
-use crate::rules::{Allowed, Decision, Denial, Person, Rules};
+use crate::rules::Rules;
 use arc_swap::ArcSwap;
 use axum::body::Bytes;
 use epithet_oidc::clock::unix_now;

@@ -210,7 +210,7 @@ async fn any_bytes_can_be_a_token() {
         b"\0\xff\r\n",
         b"with blank ",
         "t\u{f6}k".as_bytes(),
-        &[0xff; 40_000],
+        &[0xff; epithet_wire::limits::TOKEN_MAX],
     ] {
         let token = Token::new(bytes.to_vec()).unwrap();
         let header = token.header_value();

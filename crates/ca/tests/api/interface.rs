@@ -28,6 +28,9 @@ async fn the_public_key_is_at_every_path_with_links_for_every_client() {
     assert_eq!(ca.get("/healthz").await.text().await.unwrap(), "ok\n");
 }
 
+/// Method, path, headers, body; status, and text (`=` for the whole text).
+type Row<'a> = (&'a str, &'a str, Vec<(&'a str, &'a str)>, String, u16, &'a str);
+
 #[tokio::test]
 async fn requests_that_cannot_be_decided_get_the_documented_answers() {
     let (ca, _provider) = in_process().await;
@@ -39,7 +42,7 @@ async fn requests_that_cannot_be_decided_get_the_documented_answers() {
         question.to_string()
     };
     let bearer = ("Authorization", "Bearer token");
-    let table: Vec<(&str, &str, Vec<(&str, &str)>, String, u16, &str)> = vec![
+    let table: Vec<Row<'_>> = vec![
         (
             "POST",
             "/",

@@ -16,8 +16,8 @@ pub(crate) enum AuthCommand {
 const OIDC_ABOUT: &str = "\
 Log in at any OpenID Connect provider: Google Workspace, Okta, Entra and others.
 
-An auth plugin: the broker runs it, with state on stdin, the token on stdout, new state on file descriptor 3 and messages
-on stderr. Run by hand in a terminal it is a check: it logs in and prints who you are and what the token says, but not
+An auth plugin: the broker runs it, with state on stdin, the token on stdout, new state on file descriptor 3 and messages \
+on stderr. Run by hand in a terminal it is a check: it logs in and prints who you are and what the token says, but not \
 the token itself.";
 
 const OIDC_EXAMPLES: &str = "\

@@ -3,8 +3,8 @@
 use clap::{Args, Subcommand};
 
 const AFTER_HELP: &str = "\
-Everything runs on this machine, on loopback, in a temporary directory that is removed at the end: a development
-identity provider, CA and policy server, the broker, and an sshd of your own user. Your files and your ssh
+Everything runs on this machine, on loopback, in a temporary directory that is removed at the end: a development \
+identity provider, CA and policy server, the broker, and an sshd of your own user. Your files and your ssh \
 configuration are not touched.";
 
 /// `epithet demo`

@@ -1,0 +1,41 @@
+//! Where and why a file is not a policy.
+
+/// Why a file is not a policy: where, what, and what would be right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct DocumentError {
+    /// The file's name as the caller gave it.
+    pub file: String,
+    /// Line and column, both from 1, where they are known.
+    pub place: Option<(u64, u64)>,
+    /// What is wrong there.
+    pub problem: String,
+}
+
+impl std::fmt::Display for DocumentError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.place {
+            Some((line, column)) => write!(f, "{}:{line}:{column}: {}", self.file, self.problem),
+            None => write!(f, "{}: {}", self.file, self.problem),
+        }
+    }
+}
+
+impl DocumentError {
+    pub(super) fn new(file: &str, error: &serde_saphyr::Error) -> Self {
+        let place = error
+            .location()
+            .map(|location| (location.line(), location.column()));
+        let mut problem = error.without_snippet().to_string();
+        // The place stands in front already, and the parser's own options are no advice for whoever wrote the file.
+        for superfluous in [" at line ", ", set DuplicateKeyPolicy"] {
+            if let Some(end) = problem.rfind(superfluous) {
+                problem.truncate(end);
+            }
+        }
+        Self {
+            file: file.to_owned(),
+            place,
+            problem,
+        }
+    }
+}
