@@ -52,6 +52,11 @@ impl DiscoveryWatch {
         self.knowledge.borrow().clone()
     }
 
+    /// What is known at this moment.
+    pub(crate) fn now(&self) -> Knowledge {
+        self.knowledge.borrow().clone()
+    }
+
     /// A receiver that sees every change.
     pub(crate) fn changes(&self) -> watch::Receiver<Knowledge> {
         self.knowledge.clone()

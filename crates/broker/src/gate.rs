@@ -11,6 +11,8 @@ use std::time::Duration;
 
 /// How long a `match` waits for a CA that has not said yet which hosts are its own.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// The same for a CA that could not be reached the last time: every ssh to anywhere waits this long.
+const LITTLE_PATIENCE: Duration = Duration::from_millis(300);
 
 /// See the module. Clones share the gate.
 #[derive(Debug, Clone)]
@@ -52,7 +54,11 @@ impl Gate {
         let Some(discovery) = &self.discovery else {
             return false;
         };
-        if let Knowledge::Known(known) = discovery.get(PATIENCE).await {
+        let patience = match discovery.now() {
+            Knowledge::Unreachable(_) => LITTLE_PATIENCE,
+            _ => PATIENCE,
+        };
+        if let Knowledge::Known(known) = discovery.get(patience).await {
             self.learn(known.as_deref());
         }
         self.current.load().admits(host)

@@ -72,10 +72,9 @@ impl HostGate {
         let admitted = match self.source {
             GateSource::Everything => true,
             GateSource::Unknown => false,
-            GateSource::Configuration | GateSource::Ca => self
-                .patterns
-                .iter()
-                .any(|pattern| pattern.covers_canonical(&name)),
+            GateSource::Configuration | GateSource::Ca => {
+                self.patterns.iter().any(|pattern| pattern.matches(&name))
+            }
         };
         admitted && !self.is_left_alone(&name)
     }

@@ -1,7 +1,7 @@
 //! What the rules are asked, and what they answer.
 
-use crate::pattern::HostPattern;
 use crate::rules::Terms;
+use epithet_wire::HostPattern;
 use std::fmt;
 
 /// Who asks, as the token said and the provider vouched for.

@@ -9,7 +9,7 @@ mod fields;
 
 pub use error::DocumentError;
 
-use crate::pattern::HostPattern;
+use epithet_wire::HostPattern;
 use epithet_wire::{Principal, parse_duration};
 use fields::{extensions, lists, networks, null_as_default, rules};
 use serde::de::IgnoredAny;

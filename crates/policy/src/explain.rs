@@ -1,8 +1,8 @@
 //! Why a decision is what it is: the same rules, looked at one by one.
 
 use crate::decision::{Decision, Person};
-use crate::pattern::{HostPattern, canonical_host};
 use crate::rules::Rules;
+use epithet_wire::HostPattern;
 use epithet_wire::{HostName, Principal};
 use std::fmt;
 
@@ -50,7 +50,7 @@ impl Rules {
     /// Decides as [`Rules::evaluate`], and says what every rule had to do with it.
     pub fn explain(&self, person: &Person, host: &HostName, user: &Principal) -> Explanation<'_> {
         let decision = self.evaluate(person, host, user);
-        let name = canonical_host(host);
+        let name = host.canonical();
         let tags = self.tags_of(person).unwrap_or_default();
         let allowed_by_default = self.default_allows(user, &tags);
         let decider = match &decision {

@@ -13,7 +13,7 @@
 //! | there | here | why |
 //! |---|---|---|
 //! | `email` is believed always | only with `email_verified`; otherwise `sub`, or the claim that `oidc.identity-claim` names | people could claim any address |
-//! | the longest pattern text comes first | what says more comes first ([`HostPattern`]) | `{prod,dev,stage,qa}-*` beat the plain `prod-1` |
+//! | the longest pattern text comes first | what says more comes first ([`epithet_wire::HostPattern`]) | `{prod,dev,stage,qa}-*` beat the plain `prod-1` |
 //! | life and extensions come from the first pattern that grants anything at all | from the rule that allowed | a certificate got another rule's life |
 //! | a malformed pattern matches nothing, an unknown key is ignored | both are errors with their line | a typing error silently changed who gets in |
 //! | host names are compared with their case | without it, and without the last dot | `PROD.example.com.` is `prod.example.com` |
@@ -21,7 +21,6 @@
 mod decision;
 mod document;
 mod explain;
-mod pattern;
 mod person;
 mod policy;
 mod replay;
@@ -33,7 +32,6 @@ mod warnings;
 pub use decision::{Allowed, Decision, Denial, Person};
 pub use document::{Document, DocumentError, HostRule, Lifetime, Oidc};
 pub use explain::{Explanation, Part};
-pub use pattern::{HostPattern, PatternError, canonical_host};
 pub use person::ClaimNames;
 pub use policy::{DEFAULT_SCOPES, Policy, PolicyError, Refusal};
 pub use routes::{SERVICE_ERROR_HEADER, router};

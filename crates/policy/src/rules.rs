@@ -6,7 +6,7 @@
 
 use crate::decision::{Allowed, Decision, Denial, Person};
 use crate::document::{Document, HostRule, Lifetime};
-use crate::pattern::{HostPattern, canonical_host};
+use epithet_wire::HostPattern;
 use epithet_wire::limits::CERTIFICATE_TTL;
 use epithet_wire::{HostName, Principal};
 use std::collections::{BTreeMap, HashMap};
@@ -135,7 +135,7 @@ impl Rules {
         let Some(tags) = self.tags_of(person) else {
             return Decision::Denied(Denial::UnknownUser);
         };
-        let host = canonical_host(host);
+        let host = host.canonical();
         if self.any_deny
             && let Some(denial) = self.forbidden(&tags, &host, user)
         {

@@ -1,7 +1,8 @@
 //! The evaluator against a model that is too slow and too plain to be wrong in the same way.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use epithet_policy::{Allowed, Decision, Document, HostPattern, HostRule, Lifetime, Person, Rules};
+use epithet_policy::{Allowed, Decision, Document, HostRule, Lifetime, Person, Rules};
+use epithet_wire::HostPattern;
 use epithet_wire::{HostName, Principal};
 use proptest::prelude::*;
 use std::cmp::Reverse;

@@ -1,7 +1,7 @@
 //! Fields that may be left empty, and fields with a form of their own.
 
 use super::HostRule;
-use crate::pattern::HostPattern;
+use epithet_wire::HostPattern;
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 

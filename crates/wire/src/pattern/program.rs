@@ -1,7 +1,7 @@
 //! Matching in time proportional to the lengths of pattern and name: all ways through the pattern at once.
 
 use super::syntax::{Node, Set};
-use epithet_wire::limits::PATTERN_MAX;
+use crate::limits::PATTERN_MAX;
 
 /// A step of a program that follows all its possible ways at once (Thompson's construction).
 #[derive(Debug, Clone, Copy)]
