@@ -2,10 +2,15 @@
 
 use anyhow::Context;
 use std::future::Future;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Runs `job` with a token that SIGINT or SIGTERM cancels. A second such signal ends the process at once.
+/// How long after the first signal another one is taken for the same.
+const TWICE: Duration = Duration::from_secs(1);
+
+/// Runs `job` with a token that SIGINT or SIGTERM cancels. A further one, a second later or more, ends the process at
+/// once.
 pub(crate) fn run<F, T>(threads: usize, job: impl FnOnce(CancellationToken) -> F) -> anyhow::Result<T>
 where
     F: Future<Output = anyhow::Result<T>>,
@@ -21,13 +26,16 @@ where
         let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
         let cancel = ending.clone();
         tokio::spawn(async move {
-            for attempt in 0.. {
+            let mut first: Option<Instant> = None;
+            loop {
                 tokio::select! {
                     _ = interrupt.recv() => {}
                     _ = terminate.recv() => {}
                 }
-                if attempt > 0 {
-                    std::process::exit(130);
+                // `timeout` and some shells send a signal twice; a person who presses Ctrl-C again does so later.
+                match first {
+                    Some(first) if first.elapsed() > TWICE => std::process::exit(130),
+                    _ => first = first.or(Some(Instant::now())),
                 }
                 cancel.cancel();
             }

@@ -1,7 +1,7 @@
 //! The broker's side: a runner that nothing can hang.
 //!
-//! [`Runner::run`] is the whole job. What it stands on, in the order of use: [`command`] starts the program with exactly
-//! its five streams, [`streams`] reads them within their limits, [`group`] waits for it and ends it with everything it
+//! [`Runner::run`] is the whole job, told in [`run`]. What it stands on, in the order of use: [`start`] starts the [`command`]
+//! with exactly its five streams, [`stdin`] writes the old state, [`streams`] reads them within their limits, [`group`] waits for it and ends it with everything it
 //! started, [`guard`] does so when this process can't any more, [`error`] says what went wrong to a person.
 
 mod command;
@@ -10,16 +10,19 @@ mod group;
 mod guard;
 mod progress;
 mod run;
+mod runner;
+mod start;
+mod stdin;
 mod streams;
 
 pub use command::{CommandError, PluginCommand};
 pub use error::{Evidence, RunError};
 pub use guard::{Guard, guard_main};
 pub use progress::{Progress, ProgressFeed, ProgressSink, progress_channel};
-pub use run::{Observation, Reply, RunLimits, Runner};
+pub use runner::{Observation, Reply, RunLimits, Runner};
 pub use streams::{Exit, Stream, Transcript};
 
-pub(crate) use run::Stdin;
+pub(crate) use stdin::Stdin;
 pub(crate) use streams::contains;
 
 const _: () = {

@@ -14,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How long an ssh of the demo may take.
 const SSH: Duration = Duration::from_secs(60);
+/// How far apart two processes hear the same Ctrl-C.
+const SAME_MOMENT: Duration = Duration::from_millis(200);
 /// The exit code of a demo that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
 
@@ -47,6 +49,12 @@ pub(super) fn run(stay: bool) -> anyhow::Result<ExitCode> {
         let shown = ending
             .run_until_cancelled(play(&report, &stage, &mut cast, stay, ending.clone()))
             .await;
+        // Ctrl-C reaches ssh as well, and ssh may be the first to say so.
+        let interrupted = tokio::time::timeout(SAME_MOMENT, ending.cancelled());
+        let shown = match shown {
+            Some(Err(_)) if interrupted.await.is_ok() => None,
+            shown => shown,
+        };
         cast.end().await;
         let directory = stage.path("");
         drop(stage);
