@@ -1,8 +1,9 @@
 //! The broker's side: a runner that nothing can hang.
 //!
-//! [`Runner::run`] is the whole job, told in [`run`]. What it stands on, in the order of use: [`start`] starts the [`command`]
-//! with exactly its five streams, [`stdin`] writes the old state, [`streams`] reads them within their limits, [`group`] waits for it and ends it with everything it
-//! started, [`guard`] does so when this process can't any more, [`error`] says what went wrong to a person.
+//! [`Runner::run`] is the whole job, told in `run`. What it stands on, in the order of use: `start` starts the `command` with
+//! exactly its five streams, `stdin` writes the old state, `streams` reads what comes within limits, `group` waits for the
+//! process and ends it with everything it started, `guard` does so when the broker can't any more, and `error` says what
+//! went wrong to a person.
 
 mod command;
 mod error;
