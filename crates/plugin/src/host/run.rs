@@ -101,15 +101,20 @@ impl Run {
         heard: &mut Transcript,
         streams: &mut Streams,
     ) -> bool {
-        let mut ending = Box::pin(group.end(&mut exits, patience));
-        let mut reading = Box::pin(heard.read_to_the_end(streams, &self.progress));
-        let mut listens = !patience.is_zero();
-        loop {
-            tokio::select! {
-                forced = &mut ending => return forced,
-                _ = &mut reading, if listens => listens = false,
+        let forced = {
+            let mut ending = Box::pin(group.end(&mut exits, patience));
+            let mut reading = Box::pin(heard.read_to_the_end(streams, &self.progress));
+            let mut listens = !patience.is_zero();
+            loop {
+                tokio::select! {
+                    forced = &mut ending => break forced,
+                    _ = &mut reading, if listens => listens = false,
+                }
             }
-        }
+        };
+        // Its last words are in the pipe, also when its end was noticed first. More than words cannot be wrong with them.
+        let _ = heard.sweep_messages(streams);
+        forced
     }
 
     /// Reads the streams until the plugin has exited, and then for a grace.

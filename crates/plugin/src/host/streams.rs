@@ -176,26 +176,50 @@ impl Transcript {
         Ok(())
     }
 
-    /// Takes what is in the pipes of token and state this very moment, without asking the runtime's idea of readiness:
-    /// after a machine slept, a timer may be due before a pipe is known to be readable.
+    /// Takes what is in the pipes this very moment, without asking the runtime's idea of readiness: when a process is gone
+    /// or a timer is due, what it wrote before may not yet be known to be there.
     pub(crate) fn sweep(&mut self, streams: &Streams) -> Result<(), StreamTrouble> {
         for (receiver, buffer, stream) in [
             (&streams.token, &mut self.token, Stream::Token),
             (&streams.state, &mut self.state, Stream::State),
         ] {
             let Some(receiver) = receiver else { continue };
-            loop {
-                match rustix::io::read(receiver, buffer.room()) {
-                    Ok(0) | Err(rustix::io::Errno::AGAIN) => break,
-                    Ok(read) => buffer
-                        .filled(read)
-                        .map_err(|_| StreamTrouble::OverLimit(stream))?,
-                    Err(rustix::io::Errno::INTR) => {}
-                    Err(error) => return Err(StreamTrouble::Io(error.into())),
-                }
+            while let Some(read) = read_now(receiver, buffer.room())? {
+                buffer
+                    .filled(read)
+                    .map_err(|_| StreamTrouble::OverLimit(stream))?;
             }
         }
+        self.sweep_messages(streams)
+    }
+
+    /// The same for stderr alone.
+    pub(crate) fn sweep_messages(&mut self, streams: &Streams) -> Result<(), StreamTrouble> {
+        /// More than a pipe holds; whoever still writes does not keep us for ever.
+        const PIECES: usize = 128;
+        let Some(receiver) = &streams.messages else {
+            return Ok(());
+        };
+        let mut piece = [0; PIECE];
+        for _ in 0..PIECES {
+            let Some(read) = read_now(receiver, &mut piece)? else {
+                break;
+            };
+            self.messages.push(&piece[..read]);
+        }
         Ok(())
+    }
+}
+
+/// Reads without waiting; `None` when there is nothing (any more).
+fn read_now(receiver: &Receiver, room: &mut [u8]) -> Result<Option<usize>, StreamTrouble> {
+    loop {
+        return match rustix::io::read(receiver, &mut *room) {
+            Ok(0) | Err(rustix::io::Errno::AGAIN) => Ok(None),
+            Ok(read) => Ok(Some(read)),
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => Err(StreamTrouble::Io(error.into())),
+        };
     }
 }
 
@@ -243,10 +267,11 @@ async fn keep(
     Ok(())
 }
 
+/// How much is read at once of what is not a secret.
+const PIECE: usize = 8 * 1024;
+
 /// The next piece of a stream that is not a secret.
 async fn next(receiver: &mut Option<Receiver>) -> Result<Option<Vec<u8>>, StreamTrouble> {
-    /// How much is read at once.
-    const PIECE: usize = 8 * 1024;
     let Some(open) = receiver else { return Ok(None) };
     open.readable().await.map_err(StreamTrouble::Io)?;
     let mut piece = Vec::with_capacity(PIECE);

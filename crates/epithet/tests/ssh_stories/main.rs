@@ -1,0 +1,23 @@
+//! Stories of people who use `ssh` every day: real `ssh`, real `sshd`, `epithet agent` between them and `epithet
+//! server` behind it. The login itself is a plugin that prints an ID token (`support::Story`): how people log in is
+//! told in `oidc_stories` and `plugin_stories`.
+//!
+//! Every story has its own home, provider, server, broker and hosts, so they run side by side.
+
+#![cfg(test)]
+
+#[path = "../shared/laptop.rs"]
+mod laptop;
+#[path = "../shared/site.rs"]
+mod site;
+
+mod a_broker_s_life;
+mod forwarded_agents;
+mod jumps_and_masters;
+mod logging_in;
+mod long_homes;
+mod names_with_quotes;
+mod other_hosts;
+mod peoples_configurations;
+mod support;
+mod without_a_broker;

@@ -1,0 +1,88 @@
+//! A story's beginning: a site, a laptop, a host, and a plugin that prints an ID token of Alice's and counts its runs.
+
+use crate::laptop::Laptop;
+use crate::site::{EPITHET, Site};
+use epithet_testkit::devidp::{DevProvider, Settings};
+use epithet_testkit::{Broker, Sshd, TestUser, plugin_script};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Story {
+    pub(crate) laptop: Laptop,
+    pub(crate) site: Site,
+    pub(crate) sshd: Sshd,
+    pub(crate) plugin: String,
+    // Its keys are fetched when the first token comes.
+    _provider: DevProvider,
+}
+
+impl Story {
+    /// A story of whoever runs the tests.
+    pub(crate) fn begin() -> Self {
+        Self::of(&TestUser::current())
+    }
+
+    /// A story of `user`.
+    pub(crate) fn of(user: &TestUser) -> Self {
+        let provider = DevProvider::start(Settings::default()).expect("a loopback port is free");
+        let site = Site::start(provider.issuer(), "5m");
+        let laptop = Laptop::of(user);
+        let token = laptop
+            .home
+            .write("token", provider.mint_id_token("alice", &json!({})));
+        let runs = laptop.home.join("runs");
+        let script = format!(
+            "#!/bin/sh\necho run >> '{}'\nexec cat '{}'\n",
+            runs.display(),
+            token.display()
+        );
+        let plugin = plugin_script(laptop.home.path(), "plugin", &script);
+        let sshd = site.host(&laptop.other_key);
+        laptop.knows(&sshd, "");
+        Self {
+            plugin: plugin.display().to_string(),
+            laptop,
+            site,
+            sshd,
+            _provider: provider,
+        }
+    }
+
+    /// Starts the broker, for every host of the story.
+    pub(crate) fn broker(&self) -> Broker {
+        self.laptop.broker(self.site.url(), &self.plugin)
+    }
+
+    /// Gives the person copies of the programs, the small one watched: each time ssh runs it, its arguments become a
+    /// line of the returned file.
+    pub(crate) fn watch_matches(&mut self) -> PathBuf {
+        self.laptop.program = self.laptop.home.install(Path::new(EPITHET));
+        let seen = self.laptop.home.join("matches");
+        let script = format!(
+            "#!/bin/sh\necho \"$*\" >> '{}'\nexec '{}' \"$@\"\n",
+            seen.display(),
+            env!("CARGO_BIN_EXE_epithet-match")
+        );
+        plugin_script(self.laptop.home.path(), "epithet-match", &script);
+        seen
+    }
+
+    /// How often the plugin was run.
+    pub(crate) fn plugin_runs(&self) -> usize {
+        lines(&self.laptop.home.join("runs")).len()
+    }
+
+    /// The line of sshd's log, after `position`, that says who was let in.
+    pub(crate) fn accepted(&self, position: usize) -> String {
+        self.sshd.wait_for_log_after(position, "Accepted publickey")
+    }
+}
+
+/// The lines of a file that may not be there yet.
+pub(crate) fn lines(path: &Path) -> Vec<String> {
+    std::fs::read_to_string(path)
+        .map(|text| text.lines().map(str::to_owned).collect())
+        .unwrap_or_default()
+}
