@@ -42,6 +42,11 @@ fn lock_memory() {
     }
 }
 
+/// Gives large allocations (a plugin's state) back to the system when they are freed, instead of keeping them around.
+pub fn return_large_allocations() {
+    epithet_plugin::return_large_allocations();
+}
+
 /// Raises the limit of open files to what the system allows, because every live connection's agent is one.
 pub fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
