@@ -22,6 +22,8 @@ pub fn harden() {
         tracing::warn!(%error, "other processes of yours can read this one's memory");
     }
     lock_memory();
+    // A plugin's large state goes back to the system when it is freed.
+    epithet_plugin::return_large_allocations();
     if let Err(error) = epithet_plugin::close_inherited_on_exec() {
         tracing::warn!(%error, "files that were open when this process started may be seen by auth plugins");
     }
@@ -40,11 +42,6 @@ fn lock_memory() {
             tracing::debug!(%error, "memory is not locked");
         }
     }
-}
-
-/// Gives large allocations (a plugin's state) back to the system when they are freed, instead of keeping them around.
-pub fn return_large_allocations() {
-    epithet_plugin::return_large_allocations();
 }
 
 /// Raises the limit of open files to what the system allows, because every live connection's agent is one.

@@ -36,7 +36,7 @@ pub use auth_source::fetch_pin;
 pub use broker::{Broker, BrokerError};
 pub use ca_address::{CaAddress, CaAddressError};
 pub use ca_client::{CaHttp, CaHttpError};
-pub use hardening::{harden, raise_open_files, return_large_allocations};
+pub use hardening::{harden, raise_open_files};
 pub use hosts::{GateSource, HostGate};
 pub use pins::{Pin, PinError, Pins};
 pub use run_dir::{RunDir, RunDirError};

@@ -4,7 +4,7 @@ use super::VERSION;
 use crate::cli::{Global, StartOptions, patterns};
 use crate::config::{self, Config};
 use anyhow::{Context, bail};
-use epithet_broker::{Broker, CaHttp, Settings, harden, raise_open_files, return_large_allocations};
+use epithet_broker::{Broker, CaHttp, Settings, harden, raise_open_files};
 use epithet_plugin::PluginCommand;
 use epithet_wire::format_duration;
 use epithet_wire::limits::{CA_DEADLINE, PLUGIN_DEADLINE, PLUGIN_DEADLINE_RANGE, TOKEN_REUSE};
@@ -24,7 +24,6 @@ pub(crate) fn start(global: &Global, options: StartOptions) -> anyhow::Result<Ex
     crate::logging::start(global, &config.common(), LevelFilter::WARN)?;
     harden();
     raise_open_files();
-    return_large_allocations();
     let settings = settings(global, options, config)?;
     crate::runtime::run(THREADS, |ending| async move {
         let mut hang_up = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;

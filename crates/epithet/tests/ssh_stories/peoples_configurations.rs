@@ -118,14 +118,15 @@ fn ssh_g_prints_the_agent_and_leaves_a_socket_for_it() {
         .lines()
         .find_map(|line| line.strip_prefix("identityagent "))
         .expect("ssh -G prints the agent");
-    let [hash] = values(&lines(&matches)[0], ["--hash"]);
+    let asked = lines(&matches);
+    let [hash] = values(&asked[0], ["--hash"]);
     let socket = broker.run_dir().join("agent").join(hash);
     assert_eq!(agent, socket.to_str().unwrap());
     assert!(socket.exists());
 
     let other = story.laptop.run_ssh(["-G", "other.example.com"]).success();
     assert!(!other.stdout.contains("identityagent"), "{}", other.stdout);
-    assert_eq!(other.stderr, "");
+    assert!(!other.stderr.contains("epithet"), "{}", other.stderr);
     assert_eq!(lines(&matches).len(), 1);
 }
 
@@ -149,5 +150,6 @@ fn an_include_within_a_host_block_applies_there_and_nowhere_else() {
             .accepted(position)
             .contains(&story.laptop.other_key.fingerprint())
     );
-    assert_eq!(lines(&matches).len(), 1);
+    // OpenSSH runs the program there as well and ignores what it says (readconf.c, SSHCONF_NEVERMATCH).
+    assert!((1..=2).contains(&lines(&matches).len()));
 }

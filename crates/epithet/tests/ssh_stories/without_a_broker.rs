@@ -165,6 +165,11 @@ fn a_broker_that_hangs_costs_other_hosts_nothing_and_its_own_a_few_seconds_and_a
     broker.daemon().signal(Signal::CONT);
     wait_for_path(broker.socket());
     let position = story.sshd.log_position();
-    story.laptop.log_in("127.0.0.1");
-    assert!(story.accepted(position).contains("ID alice@example.com"));
+    let said = story.laptop.log_in("127.0.0.1");
+    let accepted = story.accepted(position);
+    assert!(
+        accepted.contains("ID alice@example.com"),
+        "{accepted}\n{said}\n{}",
+        broker.log()
+    );
 }
