@@ -20,7 +20,8 @@ pub(crate) async fn wait(stream: &UnixStream) {
     }
 }
 
-fn is_closed(stream: &UnixStream) -> bool {
+/// Whether the peer has closed the socket altogether, as of now.
+pub(crate) fn is_closed(stream: &UnixStream) -> bool {
     let mut descriptors = [PollFd::new(stream, PollFlags::empty())];
     let now = Timespec {
         tv_sec: 0,

@@ -81,6 +81,10 @@ async fn converse<A: Answers>(mut stream: UnixStream, answers: &A) -> io::Result
         Ok(request) => request?,
         Err(_) => return Ok(()),
     };
+    // Whoever asked while this process was stopped has gone since; nothing is begun for them.
+    if hang_up::is_closed(&stream) {
+        return Ok(());
+    }
     let request = match parse(&line) {
         Ok(request) => request,
         Err(problem) => return write_line(&mut stream, &Reply::deny(problem)).await,

@@ -80,16 +80,18 @@ impl Site {
     }
 }
 
-/// The policy: one person, one tag, every account and host of the stories.
+/// The policy: one person, one tag, every account and host of the stories. Jump hosts need `permit-port-forwarding`,
+/// which certificates do not have unless a rule says so.
 fn rules(issuer: &str, life: &str) -> Value {
     let mut allow = json!({"root": ["people"]});
     for user in [Some(TestUser::current()), TestUser::ordinary()].into_iter().flatten() {
         allow[user.name()] = json!(["people"]);
     }
+    let extensions = json!({"permit-pty": "", "permit-agent-forwarding": "", "permit-port-forwarding": ""});
     json!({"policy": {
         "oidc": {"issuer": issuer, "client-id": "epithet"},
         "users": {"alice@example.com": ["people"]},
-        "defaults": {"allow": allow, "expiration": life},
+        "defaults": {"allow": allow, "expiration": life, "extensions": extensions},
         "hosts": {"127.0.0.*": {}, "localhost": {}},
     }})
 }

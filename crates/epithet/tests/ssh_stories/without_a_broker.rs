@@ -172,4 +172,5 @@ fn a_broker_that_hangs_costs_other_hosts_nothing_and_its_own_a_few_seconds_and_a
         "{accepted}\n{said}\n{}",
         broker.log()
     );
+    assert_eq!(story.plugin_runs(), 1, "nothing was begun for the ssh that had gone");
 }
