@@ -157,6 +157,9 @@ pub(crate) enum PluginCommand {
         /// Write the new state to this file (it holds secrets: for developing only)
         #[arg(long, value_name = "FILE")]
         save_state: Option<PathBuf>,
+        /// Tell the plugin that somebody is at a terminal, also when stderr is none
+        #[arg(long)]
+        interactive: bool,
         /// How long the run may take
         #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "5m")]
         timeout: Duration,

@@ -21,12 +21,14 @@ pub(crate) fn run(global: &Global, command: Command) -> anyhow::Result<ExitCode>
         Command::Run {
             state,
             save_state,
+            interactive,
             timeout,
             command,
         } => run_once(
             &plugin(command)?,
             state.as_deref(),
             save_state.as_deref(),
+            interactive || std::io::stderr().is_terminal(),
             timeout,
         ),
         Command::Check {
@@ -82,6 +84,7 @@ fn run_once(
     command: &PluginCommand,
     state: Option<&Path>,
     save_state: Option<&Path>,
+    interactive: bool,
     timeout: Duration,
 ) -> anyhow::Result<ExitCode> {
     let state = initial_state(state)?;
@@ -95,7 +98,7 @@ fn run_once(
         };
         let runner = Runner::new(command.clone()).with_limits(limits);
         let invocation = Invocation {
-            interactive: std::io::stderr().is_terminal(),
+            interactive,
             remote_session: std::env::var_os("SSH_CONNECTION").is_some(),
             ..Invocation::default()
         };

@@ -1,9 +1,9 @@
 //! A person's own machine in a story: a home with the documented `Include` line, a broker, and ssh.
 
 use crate::site::EPITHET;
-use epithet_testkit::{Broker, DEADLINE, Finished, Home, KeyPair, Sshd, TestUser, wait_until};
+use epithet_testkit::{Broker, DEADLINE, Finished, Home, KeyPair, Sshd, TestUser};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 /// A home, the program in it, and a key that has nothing to do with Epithet.
@@ -73,13 +73,6 @@ impl Laptop {
         command
     }
 
-    /// Starts `epithet agent` with a plugin, for every host of the stories.
-    pub(crate) fn broker(&self, ca_url: &str, auth: &str) -> Broker {
-        let mut command = self.agent(ca_url, auth);
-        command.args(["--match", "127.0.0.*,localhost"]);
-        start(command)
-    }
-
     /// `ssh`, out of the session in which the tests run: that may have a terminal.
     pub(crate) fn ssh<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Command {
         let mut command = self.home.command("setsid");
@@ -137,11 +130,4 @@ fn keygen<const N: usize>(arguments: [&str; N]) -> Command {
 #[track_caller]
 pub(crate) fn start(command: Command) -> Broker {
     Broker::try_start(command).unwrap_or_else(|error| panic!("the broker did not start: {error}"))
-}
-
-/// Waits until a path is there.
-#[track_caller]
-pub(crate) fn wait_for_path(path: &Path) {
-    let there = wait_until(DEADLINE, || path.exists().then_some(()));
-    assert!(there.is_some(), "{} did not appear", path.display());
 }

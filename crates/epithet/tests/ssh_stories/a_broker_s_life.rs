@@ -1,7 +1,7 @@
 //! How a broker begins and ends, and who else may begin beside it.
 
-use crate::laptop::{start, wait_for_path};
-use crate::support::Story;
+use crate::laptop::start;
+use crate::support::{Story, wait_for_path};
 use epithet_testkit::{Broker, DEADLINE, Daemon, Finished, plugin_script};
 use rustix::process::Signal;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -69,11 +69,7 @@ fn a_second_broker_of_the_same_profile_is_told_so_and_harms_nothing() {
 #[test]
 fn brokers_of_two_profiles_serve_side_by_side() {
     let story = Story::begin();
-    let with = |name: &str, hosts: &str| {
-        let mut command = story.laptop.agent(story.site.url(), &story.plugin);
-        command.args(["--name", name, "--match", hosts]);
-        start(command)
-    };
+    let with = |name: &str, hosts: &str| story.broker_with(["--name", name, "--match", hosts]);
     let (work, home) = (with("work", "127.0.0.1"), with("home", "127.0.0.2"));
     assert_ne!(work.run_dir(), home.run_dir());
     for host in ["127.0.0.1", "127.0.0.2"] {

@@ -1,6 +1,5 @@
 //! `ForwardAgent yes` hands the connection's own agent to the remote host. That host must get nothing from it.
 
-use crate::laptop::start;
 use crate::support::Story;
 use epithet_testkit::{Finished, Sshd};
 
@@ -56,9 +55,7 @@ fn a_remote_host_can_neither_list_nor_log_in_nor_sign_with_a_forwarded_agent() {
 #[test]
 fn a_person_who_allows_it_can_log_in_further_as_the_same_user_and_still_sign_nothing_else() {
     let story = Story::begin();
-    let mut command = story.laptop.agent(story.site.url(), &story.plugin);
-    command.args(["--match", "127.0.0.*", "--allow-forwarding"]);
-    let broker = start(command);
+    let broker = story.broker_with(["--match", "127.0.0.*", "--allow-forwarding"]);
     let behind = story.site.host(&story.laptop.other_key);
     story.laptop.log_in("127.0.0.1");
     assert_eq!(story.laptop.certificates(&broker).len(), 1);

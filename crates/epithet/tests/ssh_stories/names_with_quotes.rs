@@ -83,9 +83,7 @@ fn a_host_name_with_a_quote_is_never_asked_about_and_ssh_goes_on() {
     let mut story = Story::begin();
     let matches = story.watch_matches();
     // Every host is asked about, so that only the guard keeps the question away.
-    let mut command = story.laptop.agent(story.site.url(), &story.plugin);
-    command.args(["--match", "*"]);
-    let _broker = crate::laptop::start(command);
+    let _broker = story.broker_with(["--match", "*"]);
     let file = story.laptop.home.join("made-by-a-name");
     for name in with_quotes(&file) {
         story.laptop.ssh_config(&format!(
@@ -107,9 +105,7 @@ fn a_host_name_with_a_quote_is_never_asked_about_and_ssh_goes_on() {
 #[test]
 fn a_host_name_that_no_quote_ends_is_only_text_and_is_refused_as_a_name() {
     let story = Story::begin();
-    let mut command = story.laptop.agent(story.site.url(), &story.plugin);
-    command.args(["--match", "*"]);
-    let _broker = crate::laptop::start(command);
+    let _broker = story.broker_with(["--match", "*"]);
     let file = story.laptop.home.join("made-by-a-name");
     for name in without_quotes(&file) {
         story.laptop.ssh_config(&format!(

@@ -1,6 +1,5 @@
 //! Hosts that are none of ours: ssh must not notice that Epithet is there, nor Epithet that they were dialled.
 
-use crate::laptop::start;
 use crate::support::{Story, lines};
 
 /// The story's configuration, with the other key for every host.
@@ -25,9 +24,7 @@ fn unnoticed(story: &Story, host: &str) {
 fn with_patterns_in_the_file_ssh_does_not_even_start_match_for_another_host() {
     let mut story = Story::begin();
     let matches = story.watch_matches();
-    let mut command = story.laptop.agent(story.site.url(), &story.plugin);
-    command.args(["--match", "127.0.0.1", "--match", "*.example.com"]);
-    let _broker = start(command);
+    let _broker = story.broker_with(["--match", "127.0.0.1", "--match", "*.example.com"]);
     with_another_key(&story);
 
     unnoticed(&story, "127.0.0.2");
@@ -50,9 +47,7 @@ fn with_patterns_in_the_file_ssh_does_not_even_start_match_for_another_host() {
 fn patterns_that_ssh_cannot_read_are_the_brokers_to_decide_and_it_asks_nobody() {
     let mut story = Story::begin();
     let matches = story.watch_matches();
-    let mut command = story.laptop.agent(story.site.url(), &story.plugin);
-    command.args(["--match", "127.0.0.{1,3}"]);
-    let _broker = start(command);
+    let _broker = story.broker_with(["--match", "127.0.0.{1,3}"]);
     with_another_key(&story);
 
     unnoticed(&story, "127.0.0.2");
@@ -67,7 +62,7 @@ fn patterns_that_ssh_cannot_read_are_the_brokers_to_decide_and_it_asks_nobody() 
 fn without_patterns_of_ones_own_the_hosts_that_the_ca_names_are_ours_and_no_others() {
     let mut story = Story::begin();
     let matches = story.watch_matches();
-    let broker = start(story.laptop.agent(story.site.url(), &story.plugin));
+    let broker = story.broker_with([]);
     let config = std::fs::read_to_string(broker.run_dir().join("ssh-config.conf")).unwrap();
     let list = config
         .split_once("host \"!*'*,")

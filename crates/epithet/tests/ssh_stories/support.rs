@@ -1,9 +1,9 @@
 //! A story's beginning: a site, a laptop, a host, and a plugin that prints an ID token of Alice's and counts its runs.
 
-use crate::laptop::Laptop;
+use crate::laptop::{Laptop, start};
 use crate::site::{EPITHET, Site};
 use epithet_testkit::devidp::{DevProvider, Settings};
-use epithet_testkit::{Broker, Sshd, TestUser, plugin_script};
+use epithet_testkit::{Broker, DEADLINE, Sshd, TestUser, plugin_script, wait_until};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -52,7 +52,14 @@ impl Story {
 
     /// Starts the broker, for every host of the story.
     pub(crate) fn broker(&self) -> Broker {
-        self.laptop.broker(self.site.url(), &self.plugin)
+        self.broker_with(["--match", "127.0.0.*,localhost"])
+    }
+
+    /// Starts the broker with more arguments.
+    pub(crate) fn broker_with<'a>(&self, more: impl IntoIterator<Item = &'a str>) -> Broker {
+        let mut command = self.laptop.agent(self.site.url(), &self.plugin);
+        command.args(more);
+        start(command)
     }
 
     /// Gives the person copies of the programs, the small one watched: each time ssh runs it, its arguments become a
@@ -85,4 +92,11 @@ pub(crate) fn lines(path: &Path) -> Vec<String> {
     std::fs::read_to_string(path)
         .map(|text| text.lines().map(str::to_owned).collect())
         .unwrap_or_default()
+}
+
+/// Waits until a path is there.
+#[track_caller]
+pub(crate) fn wait_for_path(path: &Path) {
+    let there = wait_until(DEADLINE, || path.exists().then_some(()));
+    assert!(there.is_some(), "{} did not appear", path.display());
 }

@@ -1,7 +1,7 @@
 //! When the broker is not there, or not well: ssh to everything else is as ever, and to our hosts it is as without us.
 
-use crate::laptop::{Laptop, start, wait_for_path};
-use crate::support::{Story, lines};
+use crate::laptop::Laptop;
+use crate::support::{Story, lines, wait_for_path};
 use epithet_testkit::{DEADLINE, Finished};
 use rustix::process::Signal;
 use std::path::Path;
@@ -16,7 +16,7 @@ const TRIES: usize = 8;
 const SMALL: &str = env!("CARGO_BIN_EXE_epithet-match");
 
 /// The question that ssh asks, by the program and first words that ask it.
-fn ask(command: &mut Command, broker: &Path) -> Finished {
+fn ask(command: &Command, broker: &Path) -> Finished {
     let mut asking = Command::new(command.get_program());
     asking.args(command.get_args());
     asking.args(["--host", "web.example.com", "--port", "22", "--user", "root"]);
@@ -40,7 +40,7 @@ fn match_without_a_broker_says_no_at_once_and_nothing_else() {
     };
     for socket in [&nobody, &left_behind, &no_socket, &too_long] {
         for mut command in [Command::new(SMALL), big()] {
-            let tries: Vec<_> = (0..TRIES).map(|_| ask(&mut command, socket)).collect();
+            let tries: Vec<_> = (0..TRIES).map(|_| ask(&command, socket)).collect();
             for finished in &tries {
                 assert_eq!(finished.code(), Some(1), "{socket:?}: {finished:?}");
                 assert_eq!(
@@ -53,7 +53,7 @@ fn match_without_a_broker_says_no_at_once_and_nothing_else() {
             assert!(quickest < AT_ONCE, "{command:?} took {quickest:?}");
 
             command.arg("-v");
-            let finished = ask(&mut command, socket);
+            let finished = ask(&command, socket);
             assert_eq!(finished.code(), Some(1));
             assert_eq!(
                 finished.stderr.lines().count(),
@@ -88,9 +88,7 @@ fn with_the_other_key(story: &Story, host: &str) -> String {
 #[test]
 fn after_a_stopped_broker_nothing_reminds_ssh_of_it() {
     let story = Story::begin();
-    let mut command = story.laptop.agent(story.site.url(), &story.plugin);
-    command.args(with_another_key(&story));
-    let broker = start(command);
+    let broker = story.broker_with(with_another_key(&story));
     story.laptop.log_in("127.0.0.1");
     assert!(story.accepted(0).contains("ID alice@example.com"));
     broker.stop(DEADLINE);
@@ -106,12 +104,7 @@ fn a_killed_broker_costs_other_hosts_nothing_and_its_own_only_the_certificate_un
     let mut story = Story::begin();
     let matches = story.watch_matches();
     let arguments = with_another_key(&story);
-    let agent = |story: &Story| {
-        let mut command = story.laptop.agent(story.site.url(), &story.plugin);
-        command.args(arguments);
-        start(command)
-    };
-    let broker = agent(&story);
+    let broker = story.broker_with(arguments);
     story.laptop.log_in("127.0.0.1");
     let run_dir = broker.run_dir().to_owned();
     broker.kill();
@@ -132,7 +125,7 @@ fn a_killed_broker_costs_other_hosts_nothing_and_its_own_only_the_certificate_un
     assert_eq!(lines(&matches).len(), asked + 1);
 
     let position = story.sshd.log_position();
-    let broker = agent(&story);
+    let broker = story.broker_with(arguments);
     let left = std::fs::read_dir(run_dir.join("agent")).unwrap().count();
     assert_eq!(
         left, 0,
@@ -148,9 +141,7 @@ fn a_killed_broker_costs_other_hosts_nothing_and_its_own_only_the_certificate_un
 fn a_broker_that_hangs_costs_other_hosts_nothing_and_its_own_a_few_seconds_and_a_line() {
     let mut story = Story::begin();
     let matches = story.watch_matches();
-    let mut command = story.laptop.agent(story.site.url(), &story.plugin);
-    command.args(with_another_key(&story));
-    let mut broker = start(command);
+    let mut broker = story.broker_with(with_another_key(&story));
     broker.daemon().signal(Signal::STOP);
 
     let said = with_the_other_key(&story, "127.0.0.2");
