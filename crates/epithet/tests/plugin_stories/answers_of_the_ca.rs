@@ -75,7 +75,11 @@ fn the_same_token_again_after_a_401_ends_it_at_once() {
     locked_out(&finished);
     said(
         &finished.stderr,
-        &["(no good)", "the auth plugin gave the same token again", "fresh token"],
+        &[
+            "(no good)",
+            "the auth plugin gave the same token again",
+            "fresh token",
+        ],
     );
     assert_eq!(ca.asked().len(), 1, "a token that was refused is not sent again");
     assert_eq!(plugin.runs(), 2);
@@ -120,8 +124,18 @@ fn a_403_is_told_and_ssh_goes_on_to_the_persons_other_keys() {
 
     let said_so = output(stage.log_in("127.0.0.1"));
 
-    said(&said_so, &["access denied by policy", "Friday", "ask whoever runs the policy server"]);
-    assert!(!said_so.contains('\x1b'), "the CA's words reach the terminal unarmed: {said_so:?}");
+    said(
+        &said_so,
+        &[
+            "access denied by policy",
+            "Friday",
+            "ask whoever runs the policy server",
+        ],
+    );
+    assert!(
+        !said_so.contains('\x1b'),
+        "the CA's words reach the terminal unarmed: {said_so:?}"
+    );
     assert_eq!((plugin.runs(), ca.asked().len()), (1, 1));
     // No is no for this connection only, and says nothing about the token.
     said(&output(stage.log_in("127.0.0.1")), &["access denied by policy"]);
@@ -151,7 +165,11 @@ fn a_host_that_was_answered_422_is_left_alone_afterwards() {
     }
     assert_eq!((plugin.runs(), ca.asked().len()), (1, 1));
     output(stage.log_in("127.0.0.2"));
-    assert_eq!((plugin.runs(), ca.asked().len()), (2, 2), "other hosts are not meant");
+    assert_eq!(
+        (plugin.runs(), ca.asked().len()),
+        (2, 2),
+        "other hosts are not meant"
+    );
 }
 
 #[test]
@@ -167,11 +185,27 @@ fn a_ca_that_fails_is_named_and_the_token_stays_good_for_the_next_try() {
     let finished = stage.log_in("127.0.0.1");
 
     locked_out(&finished);
-    said(&finished.stderr, &["no CA is available", &ca.url(), "503", "out of ink", "epithet inspect"]);
+    said(
+        &finished.stderr,
+        &[
+            "no CA is available",
+            &ca.url(),
+            "503",
+            "out of ink",
+            "epithet inspect",
+        ],
+    );
     let endpoint = &stage.inspect(&broker)["caEndpoints"][0];
-    assert!(endpoint["lastError"].as_str().unwrap().contains("out of ink"), "{endpoint}");
+    assert!(
+        endpoint["lastError"].as_str().unwrap().contains("out of ink"),
+        "{endpoint}"
+    );
     output(stage.log_in("127.0.0.1"));
-    assert_eq!((plugin.runs(), ca.asked().len()), (1, 2), "a failing CA says nothing about the token");
+    assert_eq!(
+        (plugin.runs(), ca.asked().len()),
+        (1, 2),
+        "a failing CA says nothing about the token"
+    );
 }
 
 #[test]
@@ -185,7 +219,10 @@ fn of_two_cas_the_second_is_asked_when_the_first_fails() {
 
     let quiet = output(stage.log_in("127.0.0.1"));
 
-    assert!(!quiet.contains("out of ink"), "nothing went wrong for the person: {quiet}");
+    assert!(
+        !quiet.contains("out of ink"),
+        "nothing went wrong for the person: {quiet}"
+    );
     assert_eq!(failing.tokens(), ["token-1"]);
     assert_eq!(well.tokens(), ["token-1"], "the same login serves both");
     assert_eq!(plugin.runs(), 1);

@@ -57,7 +57,11 @@ fn the_bash_plugin_logs_in(user: &TestUser) {
 
     stage.wait_for_expiry(&broker);
     output(stage.log_in("127.0.0.1"));
-    assert_eq!(runs(), 4, "the third token had ended, and the plugin was run once more");
+    assert_eq!(
+        runs(),
+        4,
+        "the third token had ended, and the plugin was run once more"
+    );
     broker.wait_for_log("the CA did not accept the token");
 }
 

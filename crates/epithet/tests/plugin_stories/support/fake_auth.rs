@@ -34,7 +34,8 @@ impl FakeAuth {
             let number = ledger.grants.len();
             let (grant, refresh_token) = (form.get("grant_type"), form.get("refresh_token"));
             let is_refresh = grant.is_some_and(|grant| grant == "refresh_token");
-            if request.path != "/token" || is_refresh && refresh_token != Some(&refresh_token_number(number)) {
+            if request.path != "/token" || is_refresh && refresh_token != Some(&refresh_token_number(number))
+            {
                 return Response {
                     status: 400,
                     body: json!({"error": "invalid_grant"}).to_string(),
@@ -48,7 +49,8 @@ impl FakeAuth {
             } else {
                 provider.mint_id_token("alice", &json!({}))
             };
-            let body = json!({"access_token": access_token, "refresh_token": refresh_token_number(number + 1)});
+            let body =
+                json!({"access_token": access_token, "refresh_token": refresh_token_number(number + 1)});
             Response {
                 status: 200,
                 body: body.to_string(),
@@ -64,12 +66,19 @@ impl FakeAuth {
 
     /// Makes the next access token one that has ended.
     pub(crate) fn let_the_next_token_be_stale(&self) {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner).is_next_stale = true;
+        self.ledger
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_next_stale = true;
     }
 
     /// What was granted: the grant type, and the refresh token it was granted for.
     pub(crate) fn grants(&self) -> Vec<(String, Option<String>)> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner).grants.clone()
+        self.ledger
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .grants
+            .clone()
     }
 }
 

@@ -128,11 +128,16 @@ impl FakeCa {
 
 fn read(request: &Request, body: &CertificateRequest, number: u64) -> Asked {
     let authorization = request.header("authorization").unwrap_or_default();
-    let header = authorization.strip_prefix("Bearer ").unwrap_or_default().to_owned();
+    let header = authorization
+        .strip_prefix("Bearer ")
+        .unwrap_or_default()
+        .to_owned();
     let encoding = request.header("epithet-token-encoding").map(str::to_owned);
     let token = match encoding.as_deref() {
         None => header.clone().into_bytes(),
-        Some("base64url") => URL_SAFE_NO_PAD.decode(&header).expect("the header says that this is base64url"),
+        Some("base64url") => URL_SAFE_NO_PAD
+            .decode(&header)
+            .expect("the header says that this is base64url"),
         Some(other) => panic!("nobody defined the encoding {other}"),
     };
     Asked {

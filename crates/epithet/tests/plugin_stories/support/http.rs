@@ -107,7 +107,9 @@ fn converse(mut stream: TcpStream, answer: &dyn Fn(&Request) -> Response) -> std
         let value = value.trim_matches([' ', '\t']);
         request.headers.push((name.to_owned(), value.to_owned()));
     }
-    let length = request.header("content-length").and_then(|text| text.parse().ok());
+    let length = request
+        .header("content-length")
+        .and_then(|text| text.parse().ok());
     request.body = vec![0; length.unwrap_or(0)];
     reader.read_exact(&mut request.body)?;
     let response = answer(&request);

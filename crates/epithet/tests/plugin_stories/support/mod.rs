@@ -9,8 +9,8 @@ mod real_server;
 mod stage;
 
 pub(crate) use fake_auth::{FakeAuth, refresh_token_number};
-pub(crate) use fake_ca::{Answer, Asked, FakeCa, certificate, certificate_for, refusal};
+pub(crate) use fake_ca::{FakeCa, certificate, certificate_for, refusal};
 pub(crate) use plugin::{Gate, Plugin};
-pub(crate) use processes::{Process, is_gone, processes};
+pub(crate) use processes::{is_gone, processes};
 pub(crate) use real_server::{RealServer, program_on_path};
 pub(crate) use stage::{Stage, output, start};

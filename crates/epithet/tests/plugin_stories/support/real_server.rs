@@ -32,8 +32,13 @@ impl RealServer {
         }});
         let rules = home.write("server.json", rules.to_string());
         let mut command = home.command(env!("CARGO_BIN_EXE_epithet"));
-        command.args(["server", "-v", "--listen", "127.0.0.1:0", "--config"]).arg(rules);
-        command.arg("--ca-key").arg(&key_file).env("EPITHET_CONFIG_ONLY", "1");
+        command
+            .args(["server", "-v", "--listen", "127.0.0.1:0", "--config"])
+            .arg(rules);
+        command
+            .arg("--ca-key")
+            .arg(&key_file)
+            .env("EPITHET_CONFIG_ONLY", "1");
         let server =
             Server::try_start(command).unwrap_or_else(|error| panic!("the server did not start: {error}"));
         Self {
@@ -67,7 +72,10 @@ impl RealServer {
 
 pub(super) fn stale_id_token(provider: &DevProvider) -> String {
     let now = jiff::Timestamp::now().as_second();
-    provider.mint_id_token("alice", &json!({"iat": now - 7200, "auth_time": now - 7200, "exp": now - 3600}))
+    provider.mint_id_token(
+        "alice",
+        &json!({"iat": now - 7200, "auth_time": now - 7200, "exp": now - 3600}),
+    )
 }
 
 /// Puts a program into `bin` of a home; the folder is meant for a PATH.

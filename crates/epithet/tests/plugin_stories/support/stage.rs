@@ -1,7 +1,9 @@
 //! Where a story is played: a home with the documented `Include` line, a host that trusts the CA, and the commands of a
 //! person with and without a terminal.
 
-use epithet_testkit::{Broker, DEADLINE, Daemon, Finished, Home, KeyPair, Sshd, SshdSettings, TestUser, wait_until};
+use epithet_testkit::{
+    Broker, DEADLINE, Daemon, Finished, Home, KeyPair, Sshd, SshdSettings, TestUser, wait_until,
+};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -75,7 +77,10 @@ impl Stage {
 
     /// Gives the person another key, which the host takes as well: what ssh goes on to when Epithet says no.
     pub(crate) fn give_another_key(&self) {
-        self.write_ssh_config(&format!("  IdentityFile {}\n", self.home.join("other_key").display()));
+        self.write_ssh_config(&format!(
+            "  IdentityFile {}\n",
+            self.home.join("other_key").display()
+        ));
     }
 
     /// The program, for the person in this home.
@@ -145,10 +150,7 @@ impl Stage {
     /// What `epithet inspect --json` says.
     pub(crate) fn inspect(&self, broker: &Broker) -> Value {
         let socket = broker.socket().display().to_string();
-        let finished = Finished::of(
-            self.epithet(["inspect", "--json", "--broker", &socket]),
-            DEADLINE,
-        );
+        let finished = Finished::of(self.epithet(["inspect", "--json", "--broker", &socket]), DEADLINE);
         serde_json::from_str(&finished.success().stdout).expect("inspect --json prints JSON")
     }
 
