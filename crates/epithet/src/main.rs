@@ -21,7 +21,7 @@ fn main() -> ExitCode {
             epithet_plugin::is_plugin();
             run()
         }
-        Some(command) if command == commands::GUARD => ExitCode::from(epithet_plugin::guard_main()),
+        Some(command) if command == commands::GUARD => epithet_plugin::guard_main(),
         _ => run(),
     }
 }

@@ -158,7 +158,7 @@ mod tests {
             (
                 ConnectionFields {
                     hash: "../x".into(),
-                    ..good.clone()
+                    ..good
                 },
                 "connection hash",
             ),

@@ -2,6 +2,8 @@
 //!
 //! Real processes of the release build on this machine, everything on loopback. Prints; judges nothing.
 
+#![expect(clippy::print_stdout, reason = "prints its figures")]
+
 mod house;
 mod load;
 mod matching;

@@ -174,7 +174,7 @@ fn serve_ca(
                 match audit.reopen() {
                     Ok(()) => tracing::info!("the audit log was opened again"),
                     Err(error) => {
-                        tracing::error!(%error, "the audit log could not be opened again; the old file stays in use")
+                        tracing::error!(%error, "the audit log could not be opened again; the old file stays in use");
                     }
                 }
             }

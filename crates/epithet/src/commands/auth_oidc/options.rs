@@ -27,7 +27,7 @@ pub(super) fn issuer(options: &OidcOptions, section: &OidcSection) -> anyhow::Re
     let Some(issuer) = options.issuer.as_ref().or(section.issuer.as_ref()) else {
         bail!("--issuer is required: the provider's URL, like https://accounts.google.com");
     };
-    Ok(Issuer::parse(issuer).context("--issuer")?)
+    Issuer::parse(issuer).context("--issuer")
 }
 
 /// Which browser.

@@ -61,7 +61,7 @@ impl Process {
     }
 
     /// Waits for a line that `find` wants, and returns what it makes of it.
-    pub(super) async fn wait_for<T>(&mut self, find: impl Fn(&str) -> Option<T>) -> anyhow::Result<T> {
+    pub(super) async fn wait_for<T>(&self, find: impl Fn(&str) -> Option<T>) -> anyhow::Result<T> {
         let mut news = self.news.clone();
         let found = async {
             loop {
