@@ -216,7 +216,7 @@ async fn start_sshd(stage: &Stage) -> anyhow::Result<Process> {
     }
     let mut command = Command::new(&stage.sshd);
     command.arg("-D").arg("-e").arg("-f").arg(stage.path("sshd.conf"));
-    let mut sshd = Process::start("sshd", command)?;
+    let sshd = Process::start("sshd", command)?;
     sshd.wait_for(|line| line.contains("Server listening on").then_some(()))
         .await?;
     Ok(sshd)
