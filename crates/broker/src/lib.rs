@@ -1,8 +1,8 @@
 //! The broker behind `epithet agent`: it knows how a person logs in, asks a CA for certificates, and serves each ssh
 //! connection an agent of its own.
 //!
-//! The way of one connection: [`listener`] takes ssh's question, [`match_`] answers it in five steps, [`login`] gets a
-//! token from the auth plugin, [`mint`] a certificate from a CA, [`agents`] holds what came of it.
+//! The way of one connection: `listener` takes ssh's question, `match_` answers it in five steps, `login` gets a
+//! token from the auth plugin, `mint` a certificate from a CA, `agents` holds what came of it.
 //!
 //! It never looks into a token, never writes a secret to disk, and never lets anything that came over the network
 //! become part of a shell command.

@@ -40,7 +40,7 @@ pub(crate) enum AgentCommand {
 /// `epithet agent start`
 #[derive(Debug, Clone, Args)]
 pub(crate) struct StartOptions {
-    /// A CA's URL; may be repeated, and ranked like priority=50:https://backup.example.com (100 unless named)
+    /// A CA's URL; may be repeated, and ranked like `priority=50:https://backup.example.com` (100 unless named)
     #[arg(
         short,
         long,

@@ -35,7 +35,7 @@ Configuration: `auth: {oidc: ...}` in a file, keys named as the flags.";
 pub(crate) struct OidcOptions {
     #[command(subcommand)]
     pub(crate) command: Option<OidcCommand>,
-    /// The provider's issuer URL, like https://accounts.google.com
+    /// The provider's issuer URL, like `https://accounts.google.com`
     #[arg(long, value_name = "URL", env = "EPITHET_ISSUER", global = true)]
     pub(crate) issuer: Option<String>,
     /// The client id that the provider registered for you
@@ -66,7 +66,7 @@ pub(crate) struct OidcOptions {
     /// Ports for the redirect, for providers that compare them [default: any free one]
     #[arg(long, value_name = "PORT", env = "EPITHET_PORTS", value_delimiter = ',')]
     pub(crate) port: Vec<u16>,
-    /// The host in the redirect address: 127.0.0.1, localhost or [::1] [default: 127.0.0.1]
+    /// The host in the redirect address: 127.0.0.1, localhost or `[::1]` [default: 127.0.0.1]
     #[arg(long, value_name = "HOST", env = "EPITHET_REDIRECT_HOST")]
     pub(crate) redirect_host: Option<String>,
     /// The path in the redirect address [default: /callback]
