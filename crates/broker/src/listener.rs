@@ -99,6 +99,8 @@ async fn converse<A: Answers>(mut stream: UnixStream, answers: &A) -> io::Result
         tokio::select! {
             biased;
             reply = &mut answering => {
+                // Whoever speaks from here on has to use the person's stderr: nothing is said into a closed ear.
+                lines.close();
                 while let Ok(line) = lines.try_recv() {
                     if line.output.as_deref() != Some("") {
                         write_line(&mut stream, &line).await?;
@@ -205,5 +207,49 @@ mod tests {
         }
         assert!(parse(b"x").unwrap_err().contains("malformed request"));
         assert!(parse(b"{\"inspect\":{}}").is_ok());
+    }
+
+    /// Gives an answer that takes long to write, and speaks meanwhile, when it is told to.
+    struct Afterthought(tokio::sync::Mutex<Option<tokio::sync::oneshot::Receiver<()>>>);
+
+    impl Answers for Afterthought {
+        async fn answer(&self, _request: Request, voice: Voice) -> Reply {
+            let told = self.0.lock().await.take().unwrap();
+            tokio::spawn(async move {
+                told.await.unwrap();
+                voice.say("heard\n");
+            });
+            Reply::deny("x".repeat(4 * 1024 * 1024))
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_is_said_while_the_answer_is_on_its_way_is_heard_on_stderr() {
+        use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+        use std::io::Read;
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut theirs = theirs.into_std().unwrap();
+        theirs.set_nonblocking(false).unwrap();
+        let (mut terminal, stderr) = io::pipe().unwrap();
+        let descriptors = [stderr.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+        let line = [io::IoSlice::new(b"{\"inspect\":{}}\n")];
+        sendmsg(&theirs, &line, &mut ancillary, SendFlags::empty()).unwrap();
+        drop(stderr);
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let conversation =
+            tokio::spawn(
+                async move { converse(ours, &Afterthought(tokio::sync::Mutex::new(Some(told)))).await },
+            );
+        // The answer has begun, and its end waits for a reader.
+        theirs.read_exact(&mut [0]).unwrap();
+        tell.send(()).unwrap();
+        let mut heard = String::new();
+        terminal.read_to_string(&mut heard).unwrap();
+        assert_eq!(heard, "heard\n");
+        io::copy(&mut theirs, &mut io::sink()).unwrap();
+        conversation.await.unwrap().unwrap();
     }
 }

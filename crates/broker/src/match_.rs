@@ -74,13 +74,15 @@ impl Matcher {
                 }
                 Some(Err(error)) => {
                     tracing::warn!(%request_id, host = %connection.remote_host, user = %connection.remote_user, %error, "no certificate");
-                    fulfil.refuse();
                     if let MintError::NotHandled(_) = error {
                         gate.leave_alone(&connection.remote_host);
                     }
+                    // Said before ssh is let go on, so that the reason stands above ssh's own words.
                     if outlives {
                         speaker.say(&format!("epithet: {}\n", error.explain()));
-                    } else {
+                    }
+                    fulfil.refuse();
+                    if !outlives {
                         agents.close(&connection, &request_id);
                     }
                     Err(error.explain())

@@ -38,6 +38,13 @@ pub struct Verifier {
     keys: KeyCache,
 }
 
+/// Who a token says that it is from, before anything is verified: only to choose the verifier that then decides.
+pub fn unverified_issuer(token: &[u8]) -> Option<String> {
+    let payload = Compact::parse(token).ok()?.payload().ok()?;
+    let claims = crate::json::parse_object(&payload).ok()?;
+    claims.get("iss")?.as_str().map(str::to_owned)
+}
+
 impl Verifier {
     /// Fetches nothing yet: a server starts whether or not its provider is up.
     ///

@@ -6,6 +6,7 @@
 
 mod error;
 mod fields;
+mod token;
 
 pub use error::DocumentError;
 
@@ -16,6 +17,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use std::time::Duration;
+pub use token::{CommandSection, IntrospectionSection, Span, TokenKind};
 
 /// The `policy` section of a configuration file.
 ///
@@ -53,6 +55,18 @@ pub struct Document {
     /// Whose tokens are believed.
     #[serde(deserialize_with = "null_as_default")]
     pub oidc: Oidc,
+    /// Further issuers whose tokens are believed; clients are told of the first one, in `oidc`.
+    #[serde(deserialize_with = "null_as_default")]
+    pub further_oidc: Vec<Oidc>,
+    /// How a user's token is verified.
+    #[serde(deserialize_with = "null_as_default")]
+    pub token: TokenKind,
+    /// For `token: introspection`.
+    #[serde(deserialize_with = "null_as_default")]
+    pub introspection: IntrospectionSection,
+    /// For `token: command`.
+    #[serde(deserialize_with = "null_as_default")]
+    pub command: CommandSection,
     /// Where the policy server listens; the same as its flag.
     pub listen: Option<String>,
     /// The CA that may ask; the same as its flag.
@@ -159,6 +173,18 @@ impl Document {
         self.hosts.extend(later.hosts);
         self.defaults = self.defaults.merge(later.defaults);
         self.oidc = self.oidc.merge(later.oidc);
+        if !later.further_oidc.is_empty() {
+            self.further_oidc = later.further_oidc;
+        }
+        if later.token != TokenKind::default() {
+            self.token = later.token;
+        }
+        if later.introspection != IntrospectionSection::default() {
+            self.introspection = later.introspection;
+        }
+        if later.command != CommandSection::default() {
+            self.command = later.command;
+        }
         self.listen = later.listen.or(self.listen);
         self.ca_pubkey = later.ca_pubkey.or(self.ca_pubkey);
         self.default_expiration = later.default_expiration.or(self.default_expiration);

@@ -27,10 +27,16 @@ mod replay;
 mod routes;
 mod rules;
 mod service_token;
+mod token_check;
+mod token_command;
+mod token_introspection;
+mod verdict_cache;
 mod warnings;
 
 pub use decision::{Allowed, Decision, Denial, Person};
-pub use document::{Document, DocumentError, HostRule, Lifetime, Oidc};
+pub use document::{
+    CommandSection, Document, DocumentError, HostRule, IntrospectionSection, Lifetime, Oidc, Span, TokenKind,
+};
 pub use explain::{Explanation, Part};
 pub use person::ClaimNames;
 pub use policy::{DEFAULT_SCOPES, Policy, PolicyError, Refusal};

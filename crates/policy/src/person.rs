@@ -24,13 +24,13 @@ impl ClaimNames {
             None => Some(claims.verified_email().unwrap_or(&claims.subject)),
             Some("email") => claims.verified_email(),
             Some("sub") => Some(claims.subject.as_str()),
-            Some(claim) => at(&claims.raw, claim).and_then(Value::as_str),
+            Some(claim) => claim_at(&claims.raw, claim).and_then(Value::as_str),
         };
         let identity = identity.filter(|identity| !identity.is_empty())?.to_owned();
         let groups = self
             .groups
             .as_deref()
-            .map_or_else(Vec::new, |claim| groups(&claims.raw, claim));
+            .map_or_else(Vec::new, |claim| groups_at(&claims.raw, claim));
         Some(Person { identity, groups })
     }
 
@@ -47,16 +47,16 @@ impl ClaimNames {
 }
 
 /// A claim by its whole name (some have dots in them), else by its path.
-fn at<'c>(claims: &'c Map<String, Value>, path: &str) -> Option<&'c Value> {
+pub(crate) fn claim_at<'c>(claims: &'c Map<String, Value>, path: &str) -> Option<&'c Value> {
     if let Some(value) = claims.get(path) {
         return Some(value);
     }
     let (first, rest) = path.split_once('.')?;
-    at(claims.get(first)?.as_object()?, rest)
+    claim_at(claims.get(first)?.as_object()?, rest)
 }
 
-fn groups(claims: &Map<String, Value>, claim: &str) -> Vec<String> {
-    match at(claims, claim) {
+pub(crate) fn groups_at(claims: &Map<String, Value>, claim: &str) -> Vec<String> {
+    match claim_at(claims, claim) {
         Some(Value::String(one)) => vec![one.clone()],
         Some(Value::Array(several)) => several
             .iter()

@@ -1,13 +1,16 @@
 //! The policy that runs: rules, and whose tokens to believe, both replaceable while it does.
 
 use crate::decision::{Allowed, Decision, Denial, Person};
+use crate::document::TokenKind;
 use crate::document::{Document, DocumentError};
 use crate::person::ClaimNames;
 use crate::rules::Rules;
+use crate::token_check::{Bearer, Issuer as TokenIssuer, TokenCheck, TokenRefusal};
+use crate::token_command::TokenCommand;
+use crate::token_introspection::TokenIntrospection;
 use arc_swap::ArcSwap;
 use axum::body::Bytes;
-use epithet_oidc::clock::unix_now;
-use epithet_oidc::{Claims, Http, Issuer, IssuerError, ProviderError, Verifier, VerifierError, VerifyError};
+use epithet_oidc::{Http, Issuer, IssuerError, ProviderError, Verifier, VerifierError};
 use epithet_wire::ca::{Discovery, DiscoveryAuth};
 use epithet_wire::display::sanitize_line;
 use epithet_wire::policy::{CertParams, PolicyResponse};
@@ -31,8 +34,7 @@ pub struct Policy {
 /// Everything that comes from one document.
 #[derive(Debug)]
 struct Loaded {
-    verifier: Verifier,
-    names: ClaimNames,
+    check: TokenCheck,
     rules: Rules,
     discovery: Discovery,
     discovery_json: Bytes,
@@ -50,6 +52,9 @@ pub enum PolicyError {
     /// The issuer is no usable URL.
     #[error("oidc.issuer: {0}")]
     Issuer(#[from] IssuerError),
+    /// `introspection` or `command` cannot be used.
+    #[error("{0}")]
+    Token(String),
     /// The verifier refuses.
     #[error(transparent)]
     Verifier(#[from] VerifierError),
@@ -89,7 +94,7 @@ impl Policy {
     pub fn reload(&self, document: Result<Document, DocumentError>) -> Result<(), PolicyError> {
         let loaded = document.map_err(PolicyError::from).and_then(|document| {
             let now = self.loaded.load();
-            Loaded::new(&document, &self.http, Some(&now.verifier))
+            Loaded::new(&document, &self.http, Some(&now.check))
         });
         self.reload_failed.store(loaded.is_err(), Ordering::Relaxed);
         self.loaded.store(Arc::new(loaded?));
@@ -106,21 +111,14 @@ impl Policy {
         connection: &ConnectionFields,
     ) -> Result<PolicyResponse, Refusal> {
         let loaded = self.loaded.load_full();
-        let claims = loaded
-            .verifier
-            .verify(token.expose())
-            .await
-            .map_err(Refusal::of_token)?;
-        let person = loaded
-            .names
-            .person(&claims)
-            .ok_or_else(|| Refusal::forbidden(loaded.names.missing()))?;
-        let denied = |denial: Denial<'_>| Refusal::of_person(&person, connection, denial);
+        let bearer = loaded.check.holder(token).await.map_err(Refusal::of_token)?;
+        let person = &bearer.person;
+        let denied = |denial: Denial<'_>| Refusal::of_person(person, connection, denial);
         // A name that no host or user can have is covered by no rule.
         let host = HostName::parse(&connection.remote_host).map_err(|_| denied(Denial::NoRule))?;
         let user = Principal::parse(&connection.remote_user).map_err(|_| denied(Denial::NotAllowed))?;
-        match loaded.rules.evaluate(&person, &host, &user) {
-            Decision::Allowed(allowed) => Ok(certificate_for(&person, &claims, user, allowed)),
+        match loaded.rules.evaluate(person, &host, &user) {
+            Decision::Allowed(allowed) => Ok(certificate_for(&bearer, user, allowed)),
             Decision::Denied(denial) => Err(denied(denial)),
         }
     }
@@ -146,25 +144,20 @@ impl Policy {
     /// # Errors
     /// The provider cannot be reached, and there are no keys from before.
     pub async fn ready(&self) -> Result<(), ProviderError> {
-        let verifier = self.loaded.load().verifier.clone();
-        verifier.keys().get(unix_now()).await.map(|_| ())
+        let loaded = self.loaded.load_full();
+        loaded.check.ready().await
     }
 }
 
 /// The terms of the rule that allowed, for the user who was asked for and nobody else.
-fn certificate_for(
-    person: &Person,
-    claims: &Claims,
-    user: Principal,
-    allowed: Allowed<'_>,
-) -> PolicyResponse {
+fn certificate_for(bearer: &Bearer, user: Principal, allowed: Allowed<'_>) -> PolicyResponse {
     let terms = allowed.terms;
-    let not_after = i64::try_from(claims.expires_at)
-        .ok()
-        .and_then(|at| Timestamp::from_second(at).ok());
+    let not_after = bearer
+        .expires_at
+        .and_then(|at| Timestamp::from_second(i64::try_from(at).ok()?).ok());
     PolicyResponse {
         cert_params: CertParams {
-            identity: person.identity.clone(),
+            identity: bearer.person.identity.clone(),
             principals: vec![user.into()],
             expiration_ns: i64::try_from(terms.expiration.as_nanos()).unwrap_or(i64::MAX),
             extensions: terms.extensions.clone(),
@@ -183,17 +176,14 @@ impl Refusal {
         }
     }
 
-    fn of_token(error: VerifyError) -> Self {
-        match error {
-            VerifyError::Token(error) => Self::invalid_token(&error),
-            VerifyError::Provider(error) => {
-                tracing::error!(%error, "cannot verify tokens: the identity provider is not available");
-                Self {
-                    status: StatusCode::SERVICE_UNAVAILABLE,
-                    message: "the identity provider is not available to the policy server; try again"
-                        .to_owned(),
-                }
-            }
+    fn of_token(refusal: TokenRefusal) -> Self {
+        match refusal {
+            TokenRefusal::Invalid(reason) => Self::invalid_token(&reason),
+            TokenRefusal::Nameless(message) => Self::forbidden(message),
+            TokenRefusal::Unavailable(message) => Self {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                message,
+            },
         }
     }
 
@@ -219,32 +209,31 @@ impl Refusal {
 }
 
 impl Loaded {
-    fn new(document: &Document, http: &Arc<Http>, before: Option<&Verifier>) -> Result<Self, PolicyError> {
+    fn new(document: &Document, http: &Arc<Http>, before: Option<&TokenCheck>) -> Result<Self, PolicyError> {
+        let check = match document.token {
+            TokenKind::Oidc => TokenCheck::Oidc(issuers(document, http, before)?),
+            TokenKind::Introspection => {
+                TokenCheck::Introspection(Box::new(TokenIntrospection::new(&document.introspection, http)?))
+            }
+            TokenKind::Command => TokenCheck::Command(Box::new(TokenCommand::new(&document.command)?)),
+        };
         let oidc = &document.oidc;
-        let given = |text: &Option<String>| text.clone().filter(|text| !text.trim().is_empty());
-        let issuer = Issuer::parse(&given(&oidc.issuer).ok_or(PolicyError::NoIssuer)?)?;
-        let client_id = given(&oidc.client_id).ok_or(PolicyError::NoClientId)?;
-        // A verifier that would be the same is kept, and with it the provider's keys.
-        let verifier = match before {
-            Some(before) if *before.issuer() == issuer && before.client_id() == client_id => before.clone(),
-            _ => Verifier::new(issuer, &client_id, Arc::clone(http))?,
-        };
-        let names = ClaimNames {
-            identity: given(&oidc.identity_claim),
-            groups: given(&oidc.groups_claim),
-        };
         let rules = Rules::new(document);
         let scopes = oidc.scopes.clone();
-        let discovery = Discovery {
-            auth: Some(DiscoveryAuth {
+        // How to log in is known when a provider is; with other tokens a client needs a plugin of its own.
+        let auth = given(&oidc.issuer)
+            .zip(given(&oidc.client_id))
+            .map(|(issuer, client_id)| DiscoveryAuth {
                 kind: Some("oidc".to_owned()),
-                issuer: verifier.issuer().as_str().to_owned(),
+                issuer,
                 client_id,
                 client_secret: given(&oidc.client_secret),
                 scopes: scopes
                     .unwrap_or_else(|| DEFAULT_SCOPES.iter().map(|scope| (*scope).to_owned()).collect()),
                 command: None,
-            }),
+            });
+        let discovery = Discovery {
+            auth,
             match_patterns: rules
                 .patterns()
                 .map(|pattern| pattern.as_str().to_owned())
@@ -252,11 +241,40 @@ impl Loaded {
         };
         let discovery_json = serde_json::to_vec_pretty(&discovery).unwrap_or_default().into();
         Ok(Self {
-            verifier,
-            names,
+            check,
             rules,
             discovery,
             discovery_json,
         })
     }
+}
+
+/// The issuers whose tokens are believed, the one that clients are told of first.
+fn issuers(
+    document: &Document,
+    http: &Arc<Http>,
+    before: Option<&TokenCheck>,
+) -> Result<Vec<TokenIssuer>, PolicyError> {
+    let all = std::iter::once(&document.oidc).chain(&document.further_oidc);
+    all.map(|oidc| {
+        let issuer = Issuer::parse(&given(&oidc.issuer).ok_or(PolicyError::NoIssuer)?)?;
+        let client_id = given(&oidc.client_id).ok_or(PolicyError::NoClientId)?;
+        // A verifier that would be the same is kept, and with it the provider's keys.
+        let same = |kept: &&Verifier| *kept.issuer() == issuer && kept.client_id() == client_id;
+        let verifier = match before.and_then(|before| before.verifiers().find(same)) {
+            Some(kept) => kept.clone(),
+            None => Verifier::new(issuer, &client_id, Arc::clone(http))?,
+        };
+        let names = ClaimNames {
+            identity: given(&oidc.identity_claim),
+            groups: given(&oidc.groups_claim),
+        };
+        Ok(TokenIssuer { verifier, names })
+    })
+    .collect()
+}
+
+/// A value that says something.
+fn given(text: &Option<String>) -> Option<String> {
+    text.clone().filter(|text| !text.trim().is_empty())
 }

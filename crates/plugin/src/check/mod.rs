@@ -1,7 +1,7 @@
 //! `epithet plugin check`: runs a plugin through the protocol and says, rule by rule, whether it keeps to it.
 //!
 //! Four runs: as on a first login, again with the state of the first, with a state that is not its own, and one that is
-//! ended early. What was seen is judged by [`rules`]; nothing in the report is a secret.
+//! ended early. What was seen is judged by the rules; nothing in the report is a secret.
 
 mod report;
 mod rules;
