@@ -24,12 +24,8 @@ fn refused(setup: &Setup, answer: &crate::http::Answer, status: u16, words: &str
 fn a_request_without_a_proper_bearer_token_is_401_whatever_else_is_wrong_with_it() {
     let company = Company::new();
     for setup in company.every_setup() {
-        let cases: [(&[(&str, &str)], &str); 7] = [
+        let cases: [(&[(&str, &str)], &str); 6] = [
             (&[], "missing Authorization header"),
-            (
-                &[("authorization", "")],
-                "Authorization header must use Bearer scheme",
-            ),
             (
                 &[("authorization", "Basic YTpi")],
                 "Authorization header must use Bearer scheme",
@@ -82,7 +78,6 @@ fn a_body_that_asks_for_nothing_is_400_and_says_what_is_missing() {
         let unparsable = [
             "",
             "not JSON",
-            "[]",
             "\"text\"",
             "{\"publicKey\":1}",
             "{\"publicKey\":\"a\"",
