@@ -219,7 +219,8 @@ fn a_certificate_has_the_one_principal_that_was_asked_for_and_the_terms_of_its_r
             );
             let line = only_certificate(&answer.body);
             let described = company.described(&line);
-            let principals = format!("Principals: \n                {user}\n        Critical Options: (none)");
+            let principals =
+                format!("Principals: \n                {user}\n        Critical Options: (none)");
             for part in [
                 "Key ID: \"alice@example.com",
                 principals.as_str(),
@@ -252,7 +253,10 @@ fn only_certificate(body: &str) -> String {
         line.starts_with("ssh-ed25519-cert-v01@openssh.com AAAA"),
         "{line}"
     );
-    assert!(line.ends_with('\n') && line.trim_end().lines().count() == 1, "{line}");
+    assert!(
+        line.ends_with('\n') && line.trim_end().lines().count() == 1,
+        "{line}"
+    );
     assert_eq!(line.trim_end().split(' ').count(), 2, "no comment: {line}");
     line
 }

@@ -25,7 +25,11 @@ fn a_body_at_the_limit_is_read_and_one_byte_more_is_413() {
         assert_eq!(answer.status(), 200, "{}: {answer:?}", setup.name);
         for size in [HTTP_BODY_MAX + 1, 10 * HTTP_BODY_MAX] {
             let answer = setup.exchange("POST", "/", &headers, of_size(body.clone(), size));
-            assert_eq!(answer.status_line, "HTTP/1.1 413 Payload Too Large", "{}", setup.name);
+            assert_eq!(
+                answer.status_line, "HTTP/1.1 413 Payload Too Large",
+                "{}",
+                setup.name
+            );
             assert_eq!(answer.body, "Request body too large", "{}", setup.name);
             assert_eq!(
                 answer.telling_headers(),
@@ -58,7 +62,11 @@ fn a_token_at_the_limit_is_policys_to_refuse_and_one_byte_more_is_400() {
     for setup in company.every_setup() {
         let answer = setup.post(&"t".repeat(TOKEN_MAX), &body);
         assert_eq!(answer.status(), 401, "{}: {answer:?}", setup.name);
-        assert!(answer.body.starts_with("Invalid token: "), "{}: {answer:?}", setup.name);
+        assert!(
+            answer.body.starts_with("Invalid token: "),
+            "{}: {answer:?}",
+            setup.name
+        );
         let answer = setup.post(&"t".repeat(TOKEN_MAX + 1), &body);
         assert_eq!(answer.status(), 400, "{}: {answer:?}", setup.name);
         // Far past it the headers end the conversation before anybody reads them.

@@ -208,12 +208,7 @@ fn a_request_that_is_not_the_cas_is_401_and_marked_so_that_nobody_logs_in_again_
     let body = asked.question("root", "db.example.com");
     let right = || asked.claims("POST", "/", &body);
     let missing = "request verification failed: missing or malformed Authorization header";
-    for authorization in [
-        None,
-        Some("Bearer"),
-        Some("Basic YTpi"),
-        Some("bearer x"),
-    ] {
+    for authorization in [None, Some("Bearer"), Some("Basic YTpi"), Some("bearer x")] {
         for method in ["GET", "POST", "PUT"] {
             let answer = asked.send(method, "/", authorization, &body);
             assert_eq!((answer.status(), answer.body.as_str()), (401, missing));
@@ -222,13 +217,28 @@ fn a_request_that_is_not_the_cas_is_401_and_marked_so_that_nobody_logs_in_again_
     }
     let other = CaKey::generate_ed25519().unwrap();
     let wrong = [
-        Claims { method: "GET".into(), ..right() },
-        Claims { target: "policy.example.com/".into(), ..right() },
-        Claims { target: format!("{}/other", asked.authority()), ..right() },
-        Claims { body: String::new(), ..right() },
+        Claims {
+            method: "GET".into(),
+            ..right()
+        },
+        Claims {
+            target: "policy.example.com/".into(),
+            ..right()
+        },
+        Claims {
+            target: format!("{}/other", asked.authority()),
+            ..right()
+        },
+        Claims {
+            body: String::new(),
+            ..right()
+        },
         Claims { age: 120, ..right() },
         Claims { age: -120, ..right() },
-        Claims { audience: "somebody-else", ..right() },
+        Claims {
+            audience: "somebody-else",
+            ..right()
+        },
     ];
     let mut tokens: Vec<_> = wrong.iter().map(|claims| asked.token(claims)).collect();
     let good = asked.token(&right());

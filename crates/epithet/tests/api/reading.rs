@@ -87,7 +87,12 @@ fn other_methods_are_405_and_the_answer_names_those_that_are_not() {
         }
         for path in ["/", "/discovery"] {
             let answer = setup.exchange("HEAD", path, &[], "");
-            assert_eq!((answer.status(), answer.body.as_str()), (405, ""), "{}", setup.name);
+            assert_eq!(
+                (answer.status(), answer.body.as_str()),
+                (405, ""),
+                "{}",
+                setup.name
+            );
         }
     }
 }

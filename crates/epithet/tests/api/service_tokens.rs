@@ -10,13 +10,7 @@ fn a_policy_server_that_does_not_believe_the_ca_is_a_502_and_not_a_new_login() {
     let other = KeyPair::generate(company.home.path(), "other.key");
     let body = asking(&company.subject("subject"), "root", "db.example.com").to_string();
     for listen in ["127.0.0.1:0".to_owned(), company.socket("policy.sock")] {
-        let policy = company.serve(&[
-            "policy",
-            "--listen",
-            &listen,
-            "--ca-pubkey",
-            &other.public_line(),
-        ]);
+        let policy = company.serve(&["policy", "--listen", &listen, "--ca-pubkey", &other.public_line()]);
         let ca = company.serve(&[
             "ca",
             "--listen=127.0.0.1:0",
@@ -31,9 +25,7 @@ fn a_policy_server_that_does_not_believe_the_ca_is_a_502_and_not_a_new_login() {
             let answer = exchange(ca.url(), &request("POST", "/", &headers, body.as_bytes()));
             assert_eq!(answer.status(), 502, "{answer:?}");
             assert!(
-                answer
-                    .body
-                    .contains("the policy server does not accept this CA"),
+                answer.body.contains("the policy server does not accept this CA"),
                 "{answer:?}"
             );
             let id = answer.header("epithet-request-id").expect("a name");
@@ -71,10 +63,7 @@ fn a_policy_server_that_is_not_there_is_a_503_that_does_not_say_where_it_should_
         let headers = [("authorization", "Bearer any")];
         let answer = exchange(ca.url(), &request("POST", "/", &headers, body.as_bytes()));
         assert_eq!(answer.status(), 503, "{answer:?}");
-        assert!(
-            answer.body.starts_with("error retrieving policy: "),
-            "{answer:?}"
-        );
+        assert!(answer.body.starts_with("error retrieving policy: "), "{answer:?}");
         assert!(
             !answer.body.contains("nobody.sock") && !answer.body.contains(":1"),
             "{answer:?}"

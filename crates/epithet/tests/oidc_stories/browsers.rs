@@ -10,7 +10,8 @@ use std::time::Duration;
 fn a_browser_that_talks_and_stays_and_holds_every_descriptor_does_not_touch_the_login() {
     let story = Story::at(Provider::development());
     let pid_file = story.laptop.home.join("browser.pid");
-    let noise = "printf 'not-a-token'; printf 'noise' >&2; printf 'not-a-state' >&3; printf 'not-progress' >&4";
+    let noise =
+        "printf 'not-a-token'; printf 'noise' >&2; printf 'not-a-state' >&3; printf 'not-progress' >&4";
     let script = format!(
         "#!/bin/sh\n{{ {noise}; }} 2>/dev/null\nprintf 'noise' >&2\nprintf 'not-a-token'\n'{}' \"$1\"\necho $$ > '{}'\nexec sleep 600\n",
         story.browser.program().display(),
@@ -22,10 +23,7 @@ fn a_browser_that_talks_and_stays_and_holds_every_descriptor_does_not_touch_the_
     command.args(["--match", "127.0.0.*", "--token-reuse", "0s"]);
     let broker = start(command);
 
-    let finished = story
-        .laptop
-        .run_ssh(["127.0.0.1", "echo logged in"])
-        .success();
+    let finished = story.laptop.run_ssh(["127.0.0.1", "echo logged in"]).success();
 
     let stays = std::fs::read_to_string(&pid_file).expect("the browser wrote its process id");
     let pid = Pid::from_raw(stays.trim().parse().unwrap()).unwrap();

@@ -81,6 +81,12 @@ fn a_server_that_is_started_while_the_provider_is_down(provider: Provider) {
         finished.status.success().then_some(())
     });
 
-    back.unwrap_or_else(|| panic!("it does not work again:\n{}\n{}", broker.log(), story.site.server.log()));
+    back.unwrap_or_else(|| {
+        panic!(
+            "it does not work again:\n{}\n{}",
+            broker.log(),
+            story.site.server.log()
+        )
+    });
     assert_eq!((story.opened(), story.provider.counts().logins), (1, 1));
 }

@@ -1,8 +1,8 @@
 //! What a plugin finds: its environment, its command line, its own folder on the path.
 
 use crate::support::{FakeCa, Plugin, RealServer, Stage, certificate, output, start};
-use epithet_testkit::{FakeBrowser, TestUser};
 use epithet_testkit::devidp::Person;
+use epithet_testkit::{FakeBrowser, TestUser};
 
 #[test]
 fn the_environment_tells_what_the_login_is_for_and_who_is_there() {

@@ -97,7 +97,11 @@ fn the_python_plugin_of_the_page_lives_on_its_refresh_token() {
     });
 
     output(stage.log_in("127.0.0.1"));
-    assert_eq!(auth.grants(), std::slice::from_ref(&code), "the first stdin was empty");
+    assert_eq!(
+        auth.grants(),
+        std::slice::from_ref(&code),
+        "the first stdin was empty"
+    );
 
     stage.wait_for_expiry(&broker);
     output(stage.log_in("127.0.0.1"));

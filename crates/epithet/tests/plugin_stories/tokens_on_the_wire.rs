@@ -18,7 +18,13 @@ fn any_bytes_are_a_token_and_arrive_as_they_were_printed() {
         output(stage.log_in("127.0.0.1"));
         let asked = ca.asked();
         assert_eq!(asked[0].token, token, "{body}");
-        assert!(asked[0].header.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' '), "{body}");
+        assert!(
+            asked[0]
+                .header
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() || byte == b' '),
+            "{body}"
+        );
         assert_eq!(asked[0].header.as_bytes().ends_with(token), !is_encoded, "{body}");
         assert_eq!(
             asked[0].encoding.as_deref(),

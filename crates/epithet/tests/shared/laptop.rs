@@ -43,7 +43,8 @@ impl Laptop {
     /// Writes `~/.ssh/config` as the documentation says: the `Include` first, then what the person has.
     pub(crate) fn ssh_config(&self, text: &str) {
         let include = self.home.join(".epithet/run/*/ssh-config.conf");
-        self.home.ssh_config(&format!("Include {}\n{text}", include.display()));
+        self.home
+            .ssh_config(&format!("Include {}\n{text}", include.display()));
     }
 
     /// What a person has in their configuration for the addresses of `sshd`, with `more` lines for the same hosts.
@@ -76,7 +77,9 @@ impl Laptop {
     /// `ssh`, out of the session in which the tests run: that may have a terminal.
     pub(crate) fn ssh<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Command {
         let mut command = self.home.command("setsid");
-        command.args(["--wait", "ssh", "-F"]).arg(self.home.join(".ssh/config"));
+        command
+            .args(["--wait", "ssh", "-F"])
+            .arg(self.home.join(".ssh/config"));
         command.args(arguments);
         command
     }
@@ -97,7 +100,9 @@ impl Laptop {
     /// What `epithet inspect --json` says about this broker.
     pub(crate) fn inspect(&self, broker: &Broker) -> Value {
         let mut command = self.epithet();
-        command.args(["inspect", "--json", "--broker"]).arg(broker.socket());
+        command
+            .args(["inspect", "--json", "--broker"])
+            .arg(broker.socket());
         let finished = Finished::of(command, DEADLINE).success();
         serde_json::from_str(&finished.stdout).expect("inspect --json prints JSON")
     }

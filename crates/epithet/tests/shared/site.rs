@@ -84,7 +84,10 @@ impl Site {
 /// which certificates do not have unless a rule says so.
 fn rules(issuer: &str, life: &str) -> Value {
     let mut allow = json!({"root": ["people"]});
-    for user in [Some(TestUser::current()), TestUser::ordinary()].into_iter().flatten() {
+    for user in [Some(TestUser::current()), TestUser::ordinary()]
+        .into_iter()
+        .flatten()
+    {
         allow[user.name()] = json!(["people"]);
     }
     let extensions = json!({"permit-pty": "", "permit-agent-forwarding": "", "permit-port-forwarding": ""});

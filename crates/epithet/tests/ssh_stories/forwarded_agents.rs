@@ -25,7 +25,10 @@ fn forwarded(story: &Story, behind: &Sshd) -> Finished {
     let known_hosts = home.join(".ssh/known_hosts");
     home.write(
         ".ssh/remote-config",
-        format!("UserKnownHostsFile {}\nBatchMode yes\nKexAlgorithms curve25519-sha256\n", known_hosts.display()),
+        format!(
+            "UserKnownHostsFile {}\nBatchMode yes\nKexAlgorithms curve25519-sha256\n",
+            known_hosts.display()
+        ),
     );
     let script = curious(story, behind);
     story.laptop.run_ssh(["-A", "127.0.0.1", &script])

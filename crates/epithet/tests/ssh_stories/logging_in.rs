@@ -68,7 +68,10 @@ fn an_ordinary_user_with_a_broker_of_their_own_logs_in_as_themselves_and_as_root
 
     let themselves = story.laptop.run_ssh(["127.0.0.1", "id -un"]).success();
     let position = story.sshd.log_position();
-    let root = story.laptop.run_ssh(["-l", "root", "127.0.0.1", "id -un"]).success();
+    let root = story
+        .laptop
+        .run_ssh(["-l", "root", "127.0.0.1", "id -un"])
+        .success();
 
     assert_eq!(
         (themselves.stdout.trim(), root.stdout.trim()),

@@ -23,11 +23,7 @@ impl Long {
             std::fs::create_dir(folder).unwrap();
             std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700)).unwrap();
         }
-        Self {
-            story,
-            home,
-            runtime,
-        }
+        Self { story, home, runtime }
     }
 
     fn agent(&self) -> Command {

@@ -80,7 +80,11 @@ fn upper_case_host_names_are_the_same_hosts() {
     let config = std::fs::read_to_string(story.laptop.home.join(".ssh/config")).unwrap();
     story.laptop.home.write(
         ".ssh/config",
-        config.replacen("Host 127.0.0.*", "Host Web.EXAMPLE\n  HostName LocalHost\nHost *", 1),
+        config.replacen(
+            "Host 127.0.0.*",
+            "Host Web.EXAMPLE\n  HostName LocalHost\nHost *",
+            1,
+        ),
     );
 
     for host in ["LOCALHOST", "localhost", "Web.EXAMPLE"] {

@@ -100,7 +100,8 @@ fn after_a_stopped_broker_nothing_reminds_ssh_of_it() {
 }
 
 #[test]
-fn a_killed_broker_costs_other_hosts_nothing_and_its_own_only_the_certificate_until_the_next_one_takes_over() {
+fn a_killed_broker_costs_other_hosts_nothing_and_its_own_only_the_certificate_until_the_next_one_takes_over()
+{
     let mut story = Story::begin();
     let matches = story.watch_matches();
     let arguments = with_another_key(&story);
@@ -163,5 +164,9 @@ fn a_broker_that_hangs_costs_other_hosts_nothing_and_its_own_a_few_seconds_and_a
         "{accepted}\n{said}\n{}",
         broker.log()
     );
-    assert_eq!(story.plugin_runs(), 1, "nothing was begun for the ssh that had gone");
+    assert_eq!(
+        story.plugin_runs(),
+        1,
+        "nothing was begun for the ssh that had gone"
+    );
 }
