@@ -85,7 +85,11 @@ impl Broker {
         let listener = listener::bind(&broker_socket)
             .map_err(|error| BrokerError::Socket(broker_socket.clone(), error))?;
 
-        let pool = Arc::new(CaPool::new(settings.http.clone(), settings.cas.clone()));
+        let pool = Arc::new(CaPool::new(
+            settings.http.clone(),
+            settings.ca_cooldown,
+            settings.cas.clone(),
+        ));
         let asks_ca = settings.patterns.is_empty() || settings.auth.is_none();
         let discovery = asks_ca.then(|| DiscoveryWatch::start(Arc::clone(&pool), ending.clone()));
         let gate = match &discovery {

@@ -8,11 +8,13 @@ use epithet_wire::broker::CaInspection;
 use epithet_wire::ca::{CertificateRequest, Discovery};
 use epithet_wire::{RequestId, Token};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct CaPool {
     http: CaHttp,
+    cooldown: Duration,
     members: Vec<Member>,
 }
 
@@ -31,6 +33,7 @@ impl Member {
 /// A request that is out. When it is dropped undecided (ssh went away), the CA's health stays as it was.
 struct Attempt<'a> {
     member: &'a Member,
+    cooldown: Duration,
     decided: bool,
 }
 
@@ -41,7 +44,13 @@ impl Attempt<'_> {
         match answer {
             CaAnswer::Unavailable { problem, retry_after } => {
                 tracing::warn!(ca = %self.member.address, %problem, "CA unavailable");
-                health.failed(clock::since_boot(), *retry_after, jitter(), problem.clone());
+                health.failed(
+                    clock::since_boot(),
+                    *retry_after,
+                    self.cooldown,
+                    jitter(),
+                    problem.clone(),
+                );
             }
             _ => health.answered(),
         }
@@ -58,7 +67,7 @@ impl Drop for Attempt<'_> {
 
 impl CaPool {
     /// A pool of at least one CA.
-    pub(crate) fn new(http: CaHttp, mut addresses: Vec<CaAddress>) -> Self {
+    pub(crate) fn new(http: CaHttp, cooldown: Duration, mut addresses: Vec<CaAddress>) -> Self {
         addresses.sort_by_key(|address| std::cmp::Reverse(address.priority));
         let members = addresses
             .into_iter()
@@ -67,7 +76,11 @@ impl CaPool {
                 health: Mutex::default(),
             })
             .collect();
-        Self { http, members }
+        Self {
+            http,
+            cooldown,
+            members,
+        }
     }
 
     /// Asks one CA after another until one answers: first those that are well, then those that were being left alone,
@@ -83,6 +96,7 @@ impl CaPool {
             member.health().admit(clock::since_boot());
             let attempt = Attempt {
                 member,
+                cooldown: self.cooldown,
                 decided: false,
             };
             let answer = self

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// The first and the longest time a CA is left alone.
-const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// The first time a CA is left alone.
+const BACK_OFF: Duration = Duration::from_secs(1);
 
 /// One CA's health; `now` is time since boot everywhere.
 #[derive(Debug, Default)]
@@ -59,16 +59,17 @@ impl Health {
         *self = Self::default();
     }
 
-    /// It could not be reached, or answered 5xx. `retry_after` is its own wish; `jitter` is in 0..1.
+    /// It could not be reached, or answered 5xx. `retry_after` is its own wish, `longest` the longest pause; `jitter` is in 0..1.
     pub(crate) fn failed(
         &mut self,
         now: Duration,
         retry_after: Option<Duration>,
+        longest: Duration,
         jitter: f64,
         error: String,
     ) {
-        let doubled = BACK_OFF.0 * 2_u32.saturating_pow(self.failures.min(10));
-        let pause = retry_after.unwrap_or(doubled).clamp(BACK_OFF.0, BACK_OFF.1);
+        let doubled = BACK_OFF * 2_u32.saturating_pow(self.failures.min(16));
+        let pause = retry_after.unwrap_or(doubled).min(longest).max(BACK_OFF);
         self.failures = self.failures.saturating_add(1);
         self.open_until = Some(now + pause.mul_f64(0.75 + jitter.clamp(0.0, 1.0) / 2.0));
         self.probing = false;
@@ -89,12 +90,14 @@ impl Health {
 mod tests {
     use super::*;
 
+    const MINUTE: Duration = Duration::from_secs(60);
+
     #[test]
     fn the_pause_grows_from_a_second_to_a_minute_and_any_answer_ends_it() {
         let mut health = Health::default();
         let mut now = Duration::from_secs(100);
         for expected in [1, 2, 4, 8, 16, 32, 60, 60] {
-            health.failed(now, None, 0.5, "refused".into());
+            health.failed(now, None, MINUTE, 0.5, "refused".into());
             let pause = Duration::from_secs(expected);
             assert_eq!(
                 health.state(now + pause - Duration::from_millis(1)),
@@ -111,7 +114,7 @@ mod tests {
     fn one_probe_at_a_time_and_a_cancelled_probe_frees_the_place() {
         let mut health = Health::default();
         let now = Duration::from_secs(100);
-        health.failed(now, None, 0.5, "refused".into());
+        health.failed(now, None, MINUTE, 0.5, "refused".into());
         let later = now + Duration::from_secs(2);
         assert!(health.admit(later));
         assert!(!health.admit(later));
@@ -124,7 +127,7 @@ mod tests {
         let now = Duration::from_secs(100);
         for (wish, pause) in [(0, 1), (30, 30), (86_400, 60)] {
             let mut health = Health::default();
-            health.failed(now, Some(Duration::from_secs(wish)), 0.5, "busy".into());
+            health.failed(now, Some(Duration::from_secs(wish)), MINUTE, 0.5, "busy".into());
             assert_eq!(
                 health.state(now + Duration::from_secs(pause)),
                 HealthState::HalfOpen,

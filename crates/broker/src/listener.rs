@@ -192,6 +192,7 @@ async fn write_line(stream: &mut UnixStream, reply: &Reply) -> io::Result<()> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use tokio::sync::Notify;
 
     proptest! {
         #[test]
@@ -210,14 +211,19 @@ mod tests {
     }
 
     /// Gives an answer that takes long to write, and speaks meanwhile, when it is told to.
-    struct Afterthought(tokio::sync::Mutex<Option<tokio::sync::oneshot::Receiver<()>>>);
+    #[derive(Default)]
+    struct Afterthought {
+        speak: Notify,
+        spoken: Notify,
+    }
 
-    impl Answers for Afterthought {
+    impl Answers for Arc<Afterthought> {
         async fn answer(&self, _request: Request, voice: Voice) -> Reply {
-            let told = self.0.lock().await.take().unwrap();
+            let own = Self::clone(self);
             tokio::spawn(async move {
-                told.await.unwrap();
+                own.speak.notified().await;
                 voice.say("heard\n");
+                own.spoken.notify_one();
             });
             Reply::deny("x".repeat(4 * 1024 * 1024))
         }
@@ -238,18 +244,17 @@ mod tests {
         let line = [io::IoSlice::new(b"{\"inspect\":{}}\n")];
         sendmsg(&theirs, &line, &mut ancillary, SendFlags::empty()).unwrap();
         drop(stderr);
-        let (tell, told) = tokio::sync::oneshot::channel();
-        let conversation =
-            tokio::spawn(
-                async move { converse(ours, &Afterthought(tokio::sync::Mutex::new(Some(told)))).await },
-            );
+        let afterthought = Arc::new(Afterthought::default());
+        let answers = Arc::clone(&afterthought);
+        let conversation = tokio::spawn(async move { converse(ours, &answers).await });
         // The answer has begun, and its end waits for a reader.
         theirs.read_exact(&mut [0]).unwrap();
-        tell.send(()).unwrap();
+        afterthought.speak.notify_one();
+        afterthought.spoken.notified().await;
+        io::copy(&mut theirs, &mut io::sink()).unwrap();
+        conversation.await.unwrap().unwrap();
         let mut heard = String::new();
         terminal.read_to_string(&mut heard).unwrap();
         assert_eq!(heard, "heard\n");
-        io::copy(&mut theirs, &mut io::sink()).unwrap();
-        conversation.await.unwrap().unwrap();
     }
 }

@@ -412,7 +412,10 @@ fn introduction(connection: Option<&Connection>, asker: &Asker) -> String {
     };
     match sanitize_line(&asker.command, 120) {
         command if command.is_empty() => format!("epithet: logging in {purpose}\n"),
-        command => format!("epithet: logging in {purpose} (asked for by: {command})\n"),
+        command => format!(
+            "epithet: logging in {purpose} (asked for by process {}: {command})\n",
+            asker.process
+        ),
     }
 }
 

@@ -18,6 +18,8 @@ pub struct Settings {
     pub runtime_dir: Option<PathBuf>,
     /// The CAs, at least one.
     pub cas: Vec<CaAddress>,
+    /// The longest time that a failing one is left alone.
+    pub ca_cooldown: Duration,
     /// How they are spoken to.
     pub http: CaHttp,
     /// The plugin; `None` asks the CA how to log in.

@@ -13,20 +13,21 @@ pub(crate) fn asker() -> Asker {
     let remote_session = ["SSH_CONNECTION", "SSH_TTY"]
         .iter()
         .any(|name| std::env::var_os(name).is_some());
+    let parent = rustix::process::getppid()
+        .and_then(|parent| u32::try_from(parent.as_raw_nonzero().get()).ok())
+        .unwrap_or(0);
     Asker {
         terminal,
         remote_session,
-        command: asking_command(),
+        command: asking_command(parent),
+        process: parent,
         stderr: true,
     }
 }
 
 /// The command line of the parent: the ssh that runs us (the shell between has replaced itself). Empty where unknown.
-fn asking_command() -> String {
-    let Some(parent) = rustix::process::getppid() else {
-        return String::new();
-    };
-    let line = std::fs::read(format!("/proc/{}/cmdline", parent.as_raw_nonzero())).unwrap_or_default();
+fn asking_command(parent: u32) -> String {
+    let line = std::fs::read(format!("/proc/{}/cmdline", parent)).unwrap_or_default();
     let words: Vec<_> = line
         .split(|byte| *byte == 0)
         .map(String::from_utf8_lossy)

@@ -72,6 +72,8 @@ pub struct Asker {
     pub remote_session: bool,
     /// The command line that started ssh, shortened, for the person to recognise.
     pub command: String,
+    /// Its process id; 0 where unknown.
+    pub process: u32,
     /// Whether stderr was passed along with the request.
     pub stderr: bool,
 }

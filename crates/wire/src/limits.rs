@@ -100,6 +100,8 @@ pub const HTTP_CONNECTIONS_PER_ADDRESS: usize = 64;
 pub const CA_DEADLINE: Duration = Duration::from_secs(15);
 /// How long the broker waits for a TCP and TLS connection to a CA before it tries the next.
 pub const CA_CONNECT_DEADLINE: Duration = Duration::from_secs(2);
+/// The longest time that a failing CA is left alone, unless configured; the first time it is a second.
+pub const CA_COOLDOWN: Duration = Duration::from_secs(60);
 /// How long the CA waits for the policy server.
 pub const POLICY_DEADLINE: Duration = Duration::from_secs(5);
 /// The life of the CA's own token towards the policy server.

@@ -61,6 +61,9 @@ pub(crate) struct StartOptions {
     /// How long a CA may take to answer
     #[arg(long, value_name = "DURATION", env = "EPITHET_CA_TIMEOUT", value_parser = duration)]
     pub(crate) ca_timeout: Option<Duration>,
+    /// The longest time a failing CA is left alone; the first time it is a second [default 1m]
+    #[arg(long, value_name = "DURATION", env = "EPITHET_CA_COOLDOWN", value_parser = duration)]
+    pub(crate) ca_cooldown: Option<Duration>,
     /// How long a login may take [1s to 15m, default 5m]
     #[arg(long, value_name = "DURATION", env = "EPITHET_AUTH_TIMEOUT", value_parser = duration)]
     pub(crate) auth_timeout: Option<Duration>,

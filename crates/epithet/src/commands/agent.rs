@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use epithet_broker::{Broker, CaHttp, Settings, harden, raise_open_files};
 use epithet_plugin::PluginCommand;
 use epithet_wire::format_duration;
-use epithet_wire::limits::{CA_DEADLINE, PLUGIN_DEADLINE, PLUGIN_DEADLINE_RANGE, TOKEN_REUSE};
+use epithet_wire::limits::{CA_COOLDOWN, CA_DEADLINE, PLUGIN_DEADLINE, PLUGIN_DEADLINE_RANGE, TOKEN_REUSE};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -79,6 +79,10 @@ fn settings(global: &Global, options: StartOptions, config: Config) -> anyhow::R
         home: config::home()?,
         runtime_dir,
         cas,
+        ca_cooldown: options
+            .ca_cooldown
+            .or(section.ca_cooldown.map(|text| text.0.0))
+            .unwrap_or(CA_COOLDOWN),
         http: CaHttp::new(tls_ca_cert.as_deref(), ca_timeout)?,
         auth,
         patterns,

@@ -16,6 +16,7 @@ pub(crate) fn login(choice: &BrokerChoice) -> anyhow::Result<ExitCode> {
         terminal: std::io::stderr().is_terminal(),
         remote_session: std::env::var_os("SSH_CONNECTION").is_some(),
         command: "epithet login".to_owned(),
+        process: std::process::id(),
         stderr: false,
     };
     converse(

@@ -116,11 +116,20 @@ fn parse(path: &Path, text: &str) -> anyhow::Result<Value> {
     if text.trim().is_empty() {
         return Ok(Value::Null);
     }
-    let wrong = |error: &dyn std::fmt::Display| {
+    let wrong = |error: &serde_saphyr::Error| {
+        let place = error
+            .location()
+            .map(|place| format!(":{}:{}", place.line(), place.column()));
+        let mut problem = error.without_snippet().to_string();
+        // The place stands in front already, and the parser's own options are no advice for whoever wrote the file.
+        for superfluous in [" at line ", ", set DuplicateKeyPolicy"] {
+            problem.truncate(problem.rfind(superfluous).unwrap_or(problem.len()));
+        }
         anyhow::anyhow!(
-            "configuration file {}: {}",
+            "configuration file {}{}: {}",
             path.display(),
-            with_suggestion(&error.to_string())
+            place.unwrap_or_default(),
+            with_suggestion(&problem)
         )
     };
     serde_saphyr::from_str::<Option<Config>>(text).map_err(|error| wrong(&error))?;
@@ -140,12 +149,15 @@ fn merge(earlier: &mut Value, later: Value) {
     }
 }
 
-/// Adds the nearest known key to a message about an unknown one.
+/// Adds the nearest known key to a message about an unknown one. JSON's messages have each key in backticks, YAML's
+/// have only the unknown one so.
 pub(crate) fn with_suggestion(message: &str) -> String {
     let suggestion = message.split_once("unknown field `").and_then(|(_, rest)| {
         let (unknown, rest) = rest.split_once('`')?;
-        let known = rest.split_once("expected")?.1.split('`').skip(1).step_by(2);
-        let near = known
+        let (_, known) = rest.lines().next()?.split_once("expected ")?;
+        let words = known.split([',', ' ', '`']).filter(|word| !word.is_empty());
+        let keys = words.filter(|word| !["one", "of", "or"].contains(word));
+        let near = keys
             .map(|key| (strsim::damerau_levenshtein(unknown, key), key))
             .min()?;
         (near.0 <= 3.max(unknown.len() / 3)).then(|| near.1.to_owned())
@@ -214,10 +226,27 @@ mod tests {
         );
         let error = parse(&path, &read(&path).unwrap()).unwrap_err().to_string();
         assert!(
-            error.contains("did you mean `ca-url`") && error.contains("a.yaml"),
+            error.ends_with("\ndid you mean `ca-url`?") && error.contains("a.yaml:2:3: "),
             "{error}"
         );
-        assert!(error.contains("line 2") || error.contains("2:"), "{error}");
+    }
+
+    #[test]
+    fn the_nearest_key_is_found_however_the_known_ones_are_listed() {
+        let cases = [
+            ("unknown field `ca-urls`, expected one of auth, ca-url, name", Some("ca-url")),
+            ("unknown field `isuer`, expected one of `issuer`, `client-id`", Some("issuer")),
+            ("unknown field `listn`, expected `listen` or `key`", Some("listen")),
+            ("unknown field `kye`, expected `key`", Some("key")),
+            ("unknown field `something-else`, expected one of key, listen", None),
+            ("unknown field `x`, there are no fields", None),
+            ("not about a field, expected one of key", None),
+        ];
+        for (message, key) in cases {
+            let told = with_suggestion(message);
+            let suggestion = told.split_once("\ndid you mean `").map(|(_, rest)| rest.trim_end_matches("`?"));
+            assert_eq!(suggestion, key, "{told}");
+        }
     }
 
     #[test]

@@ -56,6 +56,7 @@ pub(crate) struct AgentSection {
     #[serde(rename = "match")]
     pub(crate) match_: Option<OneOrMany<HostPattern>>,
     pub(crate) ca_timeout: Option<Text<DurationText>>,
+    pub(crate) ca_cooldown: Option<Text<DurationText>>,
     pub(crate) auth_timeout: Option<Text<DurationText>>,
     pub(crate) token_reuse: Option<Text<DurationText>>,
     pub(crate) allow_forwarding: Option<bool>,

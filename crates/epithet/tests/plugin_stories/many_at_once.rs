@@ -94,6 +94,11 @@ fn when_the_last_one_leaves_the_plugin_is_ended_and_the_next_one_begins_anew() {
             .wait_for_line("please log in", DEADLINE)
             .expect("each waiting ssh is told");
     }
+    let said = waiting[0].stderr().text();
+    assert!(
+        said.contains("asked for by process") && said.contains("ssh -F"),
+        "who asks is shown: {said}"
+    );
     let group = plugin.group_of(1);
     for login in &mut waiting {
         interrupt(login);
