@@ -234,17 +234,31 @@ mod tests {
     #[test]
     fn the_nearest_key_is_found_however_the_known_ones_are_listed() {
         let cases = [
-            ("unknown field `ca-urls`, expected one of auth, ca-url, name", Some("ca-url")),
-            ("unknown field `isuer`, expected one of `issuer`, `client-id`", Some("issuer")),
-            ("unknown field `listn`, expected `listen` or `key`", Some("listen")),
+            (
+                "unknown field `ca-urls`, expected one of auth, ca-url, name",
+                Some("ca-url"),
+            ),
+            (
+                "unknown field `isuer`, expected one of `issuer`, `client-id`",
+                Some("issuer"),
+            ),
+            (
+                "unknown field `listn`, expected `listen` or `key`",
+                Some("listen"),
+            ),
             ("unknown field `kye`, expected `key`", Some("key")),
-            ("unknown field `something-else`, expected one of key, listen", None),
+            (
+                "unknown field `something-else`, expected one of key, listen",
+                None,
+            ),
             ("unknown field `x`, there are no fields", None),
             ("not about a field, expected one of key", None),
         ];
         for (message, key) in cases {
             let told = with_suggestion(message);
-            let suggestion = told.split_once("\ndid you mean `").map(|(_, rest)| rest.trim_end_matches("`?"));
+            let suggestion = told
+                .split_once("\ndid you mean `")
+                .map(|(_, rest)| rest.trim_end_matches("`?"));
             assert_eq!(suggestion, key, "{told}");
         }
     }

@@ -5,11 +5,15 @@ use epithet_testkit::{DEADLINE, Finished, wait_until};
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
 
-/// Asserts that ssh was let down by Epithet and had no other key.
+/// Asserts that ssh was let down by Epithet, which gave its reason first, and had no other key.
 #[track_caller]
 fn locked_out(finished: &Finished) {
     assert_eq!(finished.code(), Some(255), "{finished:?}");
-    assert!(finished.stderr.contains("Permission denied"), "{finished:?}");
+    let (reason, end) = (
+        finished.stderr.find("epithet: "),
+        finished.stderr.find("Permission denied"),
+    );
+    assert!(reason.is_some() && reason < end, "{finished:?}");
 }
 
 /// Asserts that all of these were said.
