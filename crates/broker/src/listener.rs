@@ -133,7 +133,8 @@ async fn read_request(stream: &UnixStream) -> io::Result<(Vec<u8>, Option<OwnedF
             Err(error) => return Err(error),
         };
         line.extend_from_slice(&buffer[..count]);
-        if let Some(end) = line.iter().position(|byte| *byte == b'\n') {
+        let end = line.iter().position(|byte| *byte == b'\n');
+        if let Some(end) = end.filter(|end| *end <= BROKER_LINE_MAX) {
             line.truncate(end);
             return Ok((line, stderr));
         }

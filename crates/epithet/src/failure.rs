@@ -10,13 +10,44 @@ const USAGE: u8 = 80;
 
 /// Prints what clap has to say: help and version to stdout, a usage error to stderr.
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+    let plain = error.render().to_string();
     // A closed stdout is no reason for another error.
-    let _ = error.print();
+    match without_credentials(&plain) {
+        Some(safe) => {
+            let _ = std::io::stderr().write_all(safe.as_bytes());
+        }
+        None => {
+            let _ = error.print();
+        }
+    }
     if error.use_stderr() {
         ExitCode::from(USAGE)
     } else {
         ExitCode::SUCCESS
     }
+}
+
+/// The text with user names and passwords of URLs taken out; `None` when there are none. A refused value is quoted, and
+/// the journal keeps what a service says.
+fn without_credentials(text: &str) -> Option<String> {
+    let mut safe = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + "://".len());
+        safe.push_str(before);
+        let end = after
+            .find(|c: char| c == '/' || c == '\'' || c.is_whitespace())
+            .unwrap_or(after.len());
+        rest = match after[..end].rfind('@') {
+            Some(sign) => {
+                safe.push_str("[redacted]");
+                &after[sign..]
+            }
+            None => after,
+        };
+    }
+    safe.push_str(rest);
+    (safe != text).then_some(safe)
 }
 
 /// Prints an error with its causes: `epithet: error: <what>`, further lines indented below.
@@ -32,4 +63,29 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     let text = epithet_wire::display::sanitize_text(text.as_bytes()).replace('\n', "\n  ");
     let _ = writeln!(std::io::stderr(), "epithet: error: {}", text.trim_end());
     ExitCode::FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quoted_url_loses_its_password_and_nothing_else() {
+        let cases = [
+            (
+                "invalid value 'https://me:pw@ca/x' for",
+                Some("invalid value 'https://[redacted]@ca/x' for"),
+            ),
+            (
+                "https://token@ca https://ca",
+                Some("https://[redacted]@ca https://ca"),
+            ),
+            ("a://u:p@s@h", Some("a://[redacted]@h")),
+            ("https://ca.example.com/a@b and me@example.com", None),
+            ("nothing at all", None),
+        ];
+        for (text, safe) in cases {
+            assert_eq!(without_credentials(text).as_deref(), safe, "{text}");
+        }
+    }
 }

@@ -37,6 +37,7 @@ pub(crate) fn ca(global: &Global, options: CaOptions) -> anyhow::Result<ExitCode
             .key
             .or_else(|| section.key.clone())
             .unwrap_or_else(|| PathBuf::from(KEY)),
+        "--key",
     )?;
     let Some(policy) = options.policy.or_else(|| section.policy.clone()) else {
         bail!(
@@ -95,6 +96,7 @@ pub(crate) fn server(global: &Global, options: ServerOptions) -> anyhow::Result<
             .ca_key
             .or_else(|| section.ca_key.clone())
             .unwrap_or_else(|| PathBuf::from(KEY)),
+        "--ca-key",
     )?;
     let roots = roots(global, &config)?;
     let document = document(&config, &options.rules)?;

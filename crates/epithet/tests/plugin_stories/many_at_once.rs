@@ -92,7 +92,7 @@ fn who_comes_late_reads_what_was_said_so_far() {
         text.contains("epithet: logging in to reach 127.0.0.1 as"),
         "{text}"
     );
-    assert!(text.contains("(asked for by: ssh -F"), "{text}");
+    assert!(text.contains("(asked for by process "), "{text}");
     gate.open();
     for ssh in [&mut first, &mut late] {
         assert!(ssh.wait(DEADLINE).unwrap().success(), "{}", ssh.stderr());

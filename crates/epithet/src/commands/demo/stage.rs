@@ -3,11 +3,26 @@
 use super::process::{installed, output};
 use anyhow::Context;
 use epithet_ssh::CaKey;
+use epithet_wire::limits::SOCKET_PATH_MAX;
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+/// What the demo's directory is called, followed by six characters of chance.
+const PREFIX: &str = "epithet-demo-";
+
+/// Where the demo's directory is made: the system's place for such, or `/tmp` when the agents' sockets would not fit
+/// below that (as on macOS).
+fn folder() -> PathBuf {
+    let system = std::env::temp_dir();
+    let below = format!("/{PREFIX}123456/home/.epithet/run/default/agent/").len() + 40;
+    match system.as_os_str().len() + below <= SOCKET_PATH_MAX {
+        true => system,
+        false => PathBuf::from("/tmp"),
+    }
+}
 
 /// Everything the demo has on disk; removed when dropped.
 pub(super) struct Stage {
@@ -28,8 +43,8 @@ impl Stage {
         )?;
         let ssh = installed(&["ssh"], "on Debian and Ubuntu: apt-get install openssh-client")?;
         let dir = tempfile::Builder::new()
-            .prefix("epithet-demo-")
-            .tempdir()
+            .prefix(PREFIX)
+            .tempdir_in(folder())
             .context("cannot make a temporary directory")?;
         let user = output("id", &["-un"]).await?.trim().to_owned();
         let ssh_port = TcpListener::bind(("127.0.0.1", 0))

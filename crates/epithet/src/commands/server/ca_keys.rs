@@ -12,9 +12,10 @@ use std::sync::Arc;
 const PASSPHRASE: &str = "EPITHET_CA_PASSPHRASE_FILE";
 
 /// Loads the CA's private key; an encrypted one is opened with the passphrase of a file or of whoever is at the terminal.
-pub(super) fn load(path: &Path) -> anyhow::Result<Arc<CaKey>> {
+/// `flag` is the one that names it, for errors.
+pub(super) fn load(path: &Path, flag: &'static str) -> anyhow::Result<Arc<CaKey>> {
     let path = crate::logging::home_expanded(path)?;
-    CaKey::load(&path, passphrase).map(Arc::new).context("--key")
+    CaKey::load(&path, passphrase).map(Arc::new).context(flag)
 }
 
 fn passphrase() -> Option<SecretBytes> {
