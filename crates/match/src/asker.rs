@@ -27,7 +27,7 @@ pub(crate) fn asker() -> Asker {
 
 /// The command line of the parent: the ssh that runs us (the shell between has replaced itself). Empty where unknown.
 fn asking_command(parent: u32) -> String {
-    let line = std::fs::read(format!("/proc/{}/cmdline", parent)).unwrap_or_default();
+    let line = std::fs::read(format!("/proc/{parent}/cmdline")).unwrap_or_default();
     let words: Vec<_> = line
         .split(|byte| *byte == 0)
         .map(String::from_utf8_lossy)

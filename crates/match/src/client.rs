@@ -48,6 +48,16 @@ impl std::fmt::Display for ClientError {
 
 impl std::error::Error for ClientError {}
 
+impl From<std::io::Error> for ClientError {
+    /// A broker may close the connection before it has read the request, or while it answers.
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset => Self::HungUp,
+            _ => Self::Io(error),
+        }
+    }
+}
+
 /// A connection to the broker with its request sent.
 #[derive(Debug)]
 pub struct BrokerClient {
@@ -65,10 +75,8 @@ impl BrokerClient {
         } else {
             0
         };
-        std::io::Write::write_all(&mut &stream, &line[sent..]).map_err(ClientError::Io)?;
-        stream
-            .set_read_timeout(Some(MATCH_FIRST_BYTE))
-            .map_err(ClientError::Io)?;
+        std::io::Write::write_all(&mut &stream, &line[sent..])?;
+        stream.set_read_timeout(Some(MATCH_FIRST_BYTE))?;
         Ok(Self {
             reader: BufReader::new(stream),
         })
@@ -96,20 +104,14 @@ impl BrokerClient {
             {
                 return Err(ClientError::Silent);
             }
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {
-                return Err(ClientError::HungUp);
-            }
-            Err(error) => return Err(ClientError::Io(error)),
+            Err(error) => return Err(error.into()),
         }
         self.wait_up_to(MATCH_SILENCE)?;
         serde_json::from_slice(&line).map_err(|_| ClientError::Garbled)
     }
 
     fn wait_up_to(&self, limit: Duration) -> Result<(), ClientError> {
-        self.reader
-            .get_ref()
-            .set_read_timeout(Some(limit))
-            .map_err(ClientError::Io)
+        Ok(self.reader.get_ref().set_read_timeout(Some(limit))?)
     }
 }
 
@@ -142,6 +144,6 @@ fn send_with_stderr(stream: &UnixStream, line: &[u8]) -> Result<usize, ClientErr
         Ok(sent) => Ok(sent),
         // A closed stderr cannot be passed; the request goes without it.
         Err(rustix::io::Errno::BADF) => Ok(0),
-        Err(error) => Err(ClientError::Io(error.into())),
+        Err(error) => Err(std::io::Error::from(error).into()),
     }
 }
