@@ -3,7 +3,7 @@
 
 use epithet_wire::broker::Reply;
 use epithet_wire::display::sanitize_text;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -26,7 +26,7 @@ impl Voice {
         (
             Self {
                 lines,
-                stderr: stderr.map(Arc::new),
+                stderr: stderr.as_ref().and_then(own_end).map(Arc::new),
             },
             receiver,
         )
@@ -72,6 +72,17 @@ impl Voice {
             }
         }
     }
+}
+
+/// The same terminal, pipe or file, opened anew so that writing to it never blocks: a terminal that is ready may still take
+/// less than is written, and the passed descriptor is shared with the person's shell, so it must stay as it is.
+///
+/// `None` for what cannot be opened anew (a socket, somebody else's terminal); such a `match` waits for its certificate.
+fn own_end(stderr: &OwnedFd) -> Option<OwnedFd> {
+    use rustix::fs::{Mode, OFlags, open};
+    let path = format!("/proc/self/fd/{}", stderr.as_raw_fd());
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    open(path, flags, Mode::empty()).ok()
 }
 
 #[cfg(test)]
