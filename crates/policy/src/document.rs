@@ -6,6 +6,7 @@
 
 mod error;
 mod fields;
+mod oidc;
 mod token;
 
 pub use error::DocumentError;
@@ -13,6 +14,7 @@ pub use error::DocumentError;
 use epithet_wire::HostPattern;
 use epithet_wire::{Principal, parse_duration};
 use fields::{extensions, lists, networks, null_as_default, rules};
+pub use oidc::{Issuers, Oidc};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
@@ -52,12 +54,9 @@ pub struct Document {
     /// The rules, by host pattern. A host that none of them covers is nobody's.
     #[serde(deserialize_with = "rules")]
     pub hosts: BTreeMap<HostPattern, HostRule>,
-    /// Whose tokens are believed.
+    /// Whose tokens are believed: one provider, or a list of them.
     #[serde(deserialize_with = "null_as_default")]
-    pub oidc: Oidc,
-    /// Further issuers whose tokens are believed; clients are told of the first one, in `oidc`.
-    #[serde(deserialize_with = "null_as_default")]
-    pub further_oidc: Vec<Oidc>,
+    pub oidc: Issuers,
     /// How a user's token is verified.
     #[serde(deserialize_with = "null_as_default")]
     pub token: TokenKind,
@@ -95,24 +94,6 @@ pub struct HostRule {
     pub source_address: Vec<String>,
     /// The only command to be run (`force-command`).
     pub force_command: Option<String>,
-}
-
-/// The identity provider, and how it names people.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub struct Oidc {
-    /// The provider's issuer URL.
-    pub issuer: Option<String>,
-    /// The client that tokens must be for.
-    pub client_id: Option<String>,
-    /// Handed to clients that log in, for providers that insist on one; the policy server does not use it.
-    pub client_secret: Option<String>,
-    /// What clients shall ask for; `openid profile email` unless set.
-    pub scopes: Option<Vec<String>>,
-    /// The claim that `users` are named by. Unset: `email` if the provider vouches for it, else `sub`.
-    pub identity_claim: Option<String>,
-    /// The claim that lists a person's groups, such as `groups` or `realm_access.roles`.
-    pub groups_claim: Option<String>,
 }
 
 /// How long a certificate lives: more than nothing, written like `5m` or `1h30m`.
@@ -173,9 +154,6 @@ impl Document {
         self.hosts.extend(later.hosts);
         self.defaults = self.defaults.merge(later.defaults);
         self.oidc = self.oidc.merge(later.oidc);
-        if !later.further_oidc.is_empty() {
-            self.further_oidc = later.further_oidc;
-        }
         if later.token != TokenKind::default() {
             self.token = later.token;
         }
@@ -203,19 +181,6 @@ impl HostRule {
         self.extensions = later.extensions.or(self.extensions);
         self.force_command = later.force_command.or(self.force_command);
         self
-    }
-}
-
-impl Oidc {
-    fn merge(self, later: Self) -> Self {
-        Self {
-            issuer: later.issuer.or(self.issuer),
-            client_id: later.client_id.or(self.client_id),
-            client_secret: later.client_secret.or(self.client_secret),
-            scopes: later.scopes.or(self.scopes),
-            identity_claim: later.identity_claim.or(self.identity_claim),
-            groups_claim: later.groups_claim.or(self.groups_claim),
-        }
     }
 }
 
@@ -277,6 +242,26 @@ mod tests {
                 "p.yaml:1:8: unknown field `client_id`, expected one of issuer, client-id",
             ),
             (
+                "oidc:\n  - {issuer: x}\n  - {isuer: y}\n",
+                "p.yaml:3:6: unknown field `isuer`, expected one of issuer",
+            ),
+            (
+                "oidc: https://i.example.com\n",
+                "p.yaml:1:1: invalid type: string \"https://i.example.com\", expected a provider",
+            ),
+            (
+                "command:\n  rum: x\n",
+                "p.yaml:2:3: unknown field `rum`, expected one of run, timeout, cache",
+            ),
+            (
+                "command: {run: x, timeout: soon}\n",
+                "p.yaml:1:28: `soon` is not a duration",
+            ),
+            (
+                "token: saml\n",
+                "p.yaml:1:8: unknown variant `saml`, expected one of oidc",
+            ),
+            (
                 "policy:\n  users: {a: [b]}\n  host: {}\n",
                 "p.yaml:3:3: unknown field `host`",
             ),
@@ -332,7 +317,7 @@ policy:
 "#;
         let document = Document::from_yaml("server.yaml", text).unwrap();
         assert_eq!(
-            document.oidc.issuer.as_deref(),
+            document.oidc.first.issuer.as_deref(),
             Some("https://accounts.google.com")
         );
         assert_eq!(document.users["alice@example.com"], ["admin", "eng"]);
@@ -382,7 +367,10 @@ policy:
             (&["x".to_owned()][..], &["z".to_owned()][..])
         );
         assert_eq!(
-            (merged.oidc.issuer.as_deref(), merged.oidc.client_id.as_deref()),
+            (
+                merged.oidc.first.issuer.as_deref(),
+                merged.oidc.first.client_id.as_deref()
+            ),
             (Some("i"), Some("c"))
         );
         assert_eq!(

@@ -2,7 +2,7 @@
 //!
 //! - [`Document`]: the rules as people write them, wire-compatible with the files of epithet 0.19.
 //! - [`Rules`]: the same, ready to decide; pure, so that a table can say what it does.
-//! - [`Policy`]: rules and an OpenID Connect verifier together. [`Policy::decide`] is the whole question: for the
+//! - [`Policy`]: rules, and a way to tell who holds a token, together. [`Policy::decide`] is the whole question: for the
 //!   policy server through [`router`], for `epithet server` directly.
 //! - [`ServiceTokens`]: how the server knows that it is the CA who asks.
 //!
@@ -35,7 +35,8 @@ mod warnings;
 
 pub use decision::{Allowed, Decision, Denial, Person};
 pub use document::{
-    CommandSection, Document, DocumentError, HostRule, IntrospectionSection, Lifetime, Oidc, Span, TokenKind,
+    CommandSection, Document, DocumentError, HostRule, IntrospectionSection, Issuers, Lifetime, Oidc, Span,
+    TokenKind,
 };
 pub use explain::{Explanation, Part};
 pub use person::ClaimNames;

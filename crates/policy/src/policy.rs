@@ -49,6 +49,9 @@ pub enum PolicyError {
     /// Every application's tokens would be believed.
     #[error("oidc.client-id is required: the client that people log in with at the identity provider")]
     NoClientId,
+    /// Which of the two would verify its tokens?
+    #[error("oidc names the issuer {0} twice; give each issuer one entry")]
+    IssuerTwice(String),
     /// The issuer is no usable URL.
     #[error("oidc.issuer: {0}")]
     Issuer(#[from] IssuerError),
@@ -88,13 +91,14 @@ impl Policy {
     }
 
     /// Replaces the rules, in one step. A document that could not be read, or cannot run, leaves the old ones in force.
+    /// Answers about tokens that were kept for a moment are forgotten; the keys of issuers that stay are not.
     ///
     /// # Errors
     /// Whatever was wrong; it also shows in `/readyz` until the next reload that works.
-    pub fn reload(&self, document: Result<Document, DocumentError>) -> Result<(), PolicyError> {
-        let loaded = document.map_err(PolicyError::from).and_then(|document| {
+    pub fn reload<E: From<PolicyError>>(&self, document: Result<Document, E>) -> Result<(), E> {
+        let loaded = document.and_then(|document| {
             let now = self.loaded.load();
-            Loaded::new(&document, &self.http, Some(&now.check))
+            Ok(Loaded::new(&document, &self.http, Some(&now.check))?)
         });
         self.reload_failed.store(loaded.is_err(), Ordering::Relaxed);
         self.loaded.store(Arc::new(loaded?));
@@ -179,7 +183,7 @@ impl Refusal {
     fn of_token(refusal: TokenRefusal) -> Self {
         match refusal {
             TokenRefusal::Invalid(reason) => Self::invalid_token(&reason),
-            TokenRefusal::Nameless(message) => Self::forbidden(message),
+            TokenRefusal::Insufficient(message) => Self::forbidden(message),
             TokenRefusal::Unavailable(message) => Self {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 message,
@@ -217,7 +221,7 @@ impl Loaded {
             }
             TokenKind::Command => TokenCheck::Command(Box::new(TokenCommand::new(&document.command)?)),
         };
-        let oidc = &document.oidc;
+        let oidc = &document.oidc.first;
         let rules = Rules::new(document);
         let scopes = oidc.scopes.clone();
         // How to log in is known when a provider is; with other tokens a client needs a plugin of its own.
@@ -255,10 +259,13 @@ fn issuers(
     http: &Arc<Http>,
     before: Option<&TokenCheck>,
 ) -> Result<Vec<TokenIssuer>, PolicyError> {
-    let all = std::iter::once(&document.oidc).chain(&document.further_oidc);
-    all.map(|oidc| {
+    let mut issuers: Vec<TokenIssuer> = Vec::new();
+    for oidc in document.oidc.all() {
         let issuer = Issuer::parse(&given(&oidc.issuer).ok_or(PolicyError::NoIssuer)?)?;
         let client_id = given(&oidc.client_id).ok_or(PolicyError::NoClientId)?;
+        if issuers.iter().any(|other| *other.verifier.issuer() == issuer) {
+            return Err(PolicyError::IssuerTwice(issuer.as_str().to_owned()));
+        }
         // A verifier that would be the same is kept, and with it the provider's keys.
         let same = |kept: &&Verifier| *kept.issuer() == issuer && kept.client_id() == client_id;
         let verifier = match before.and_then(|before| before.verifiers().find(same)) {
@@ -269,9 +276,9 @@ fn issuers(
             identity: given(&oidc.identity_claim),
             groups: given(&oidc.groups_claim),
         };
-        Ok(TokenIssuer { verifier, names })
-    })
-    .collect()
+        issuers.push(TokenIssuer { verifier, names });
+    }
+    Ok(issuers)
 }
 
 /// A value that says something.

@@ -20,8 +20,8 @@ pub(crate) struct Bearer {
 pub(crate) enum TokenRefusal {
     /// It is not good: 401.
     Invalid(String),
-    /// It is good and does not say who holds it, as the rules name people: 403, because logging in again would not help.
-    Nameless(String),
+    /// It is good and does not say what this server must know of its holder: 403, because logging in again would not help.
+    Insufficient(String),
     /// Nobody could tell: 503.
     Unavailable(String),
 }
@@ -73,19 +73,7 @@ impl TokenCheck {
 }
 
 async fn by_signature(issuers: &[Issuer], token: &[u8]) -> Result<Bearer, TokenRefusal> {
-    let chosen = match issuers {
-        [only] => only,
-        several => {
-            let named = unverified_issuer(token);
-            let of = |issuer: &&Issuer| named.as_deref() == Some(issuer.verifier.issuer().as_str());
-            // A token that names nobody we know goes to the first, which says what is wrong with it.
-            several
-                .iter()
-                .find(of)
-                .or(several.first())
-                .ok_or_else(|| TokenRefusal::Unavailable("no issuer".into()))?
-        }
-    };
+    let chosen = choose(issuers, unverified_issuer(token).as_deref())?;
     let claims = chosen.verifier.verify(token).await.map_err(|error| match error {
         VerifyError::Token(error) => TokenRefusal::Invalid(error.to_string()),
         VerifyError::Provider(error) => {
@@ -96,9 +84,68 @@ async fn by_signature(issuers: &[Issuer], token: &[u8]) -> Result<Bearer, TokenR
         }
     })?;
     let person = chosen.names.person(&claims);
-    let person = person.ok_or_else(|| TokenRefusal::Nameless(chosen.names.missing()))?;
+    let person = person.ok_or_else(|| TokenRefusal::Insufficient(chosen.names.missing()))?;
     Ok(Bearer {
         person,
         expires_at: Some(claims.expires_at),
     })
+}
+
+/// The issuer that a token names, unverified: its keys then say whether that is true.
+fn choose<'i>(issuers: &'i [Issuer], named: Option<&str>) -> Result<&'i Issuer, TokenRefusal> {
+    let found = match named {
+        Some(named) => issuers
+            .iter()
+            .find(|issuer| issuer.verifier.issuer().as_str() == named),
+        // A token that names nobody goes to the first, which says what is wrong with it.
+        None => issuers.first(),
+    };
+    found.ok_or_else(|| {
+        let named = named.unwrap_or_default();
+        TokenRefusal::Invalid(match issuers {
+            [only] => {
+                let expected = only.verifier.issuer().as_str();
+                format!("the token is refused: its issuer is {named:?}, not {expected:?}")
+            }
+            _ => format!("the token is refused: its issuer is {named:?}, which this server does not know"),
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use epithet_oidc::Http;
+    use std::sync::Arc;
+
+    #[test]
+    fn the_issuer_that_a_token_names_is_chosen_and_a_stranger_refused() {
+        let http = Arc::new(Http::default());
+        let issuer = |url: &str| Issuer {
+            verifier: Verifier::new(epithet_oidc::Issuer::parse(url).unwrap(), "c", Arc::clone(&http))
+                .unwrap(),
+            names: ClaimNames::default(),
+        };
+        let several = [issuer("https://a.example.com"), issuer("https://b.example.com")];
+        let chosen = |issuers: &[Issuer], named| {
+            choose(issuers, named).map(|issuer| issuer.verifier.issuer().as_str().to_owned())
+        };
+        for (named, expected) in [
+            (None, Some("https://a.example.com")),
+            (Some("https://a.example.com"), Some("https://a.example.com")),
+            (Some("https://b.example.com"), Some("https://b.example.com")),
+            (Some("https://b.example.com/"), None),
+            (Some("HTTPS://b.example.com"), None),
+            (Some(""), None),
+        ] {
+            assert_eq!(chosen(&several, named).ok().as_deref(), expected, "{named:?}");
+        }
+        let Err(TokenRefusal::Invalid(alone)) = chosen(&several[..1], Some("https://x")) else {
+            panic!("a stranger")
+        };
+        assert!(
+            alone.contains("\"https://x\", not \"https://a.example.com\""),
+            "{alone}"
+        );
+    }
 }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// Answers kept at once.
+/// Answers kept at once; some hundred bytes each.
 const ANSWERS_MAX: usize = 10_000;
 /// How long a no is kept: somebody who was just given access should not wait.
 const NO_FOR: u64 = 5;
@@ -41,7 +41,7 @@ impl VerdictCache {
     pub(crate) fn put(&self, token: &[u8], answer: &Answer, now: u64) {
         let until = match answer {
             Ok(bearer) => (now + self.keep).min(bearer.expires_at.unwrap_or(u64::MAX)),
-            Err(TokenRefusal::Invalid(_) | TokenRefusal::Nameless(_)) => now + self.keep.min(NO_FOR),
+            Err(TokenRefusal::Invalid(_) | TokenRefusal::Insufficient(_)) => now + self.keep.min(NO_FOR),
             // Nobody could tell: the next one asks again.
             Err(TokenRefusal::Unavailable(_)) => return,
         };
@@ -50,8 +50,12 @@ impl VerdictCache {
         }
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         if answers.len() >= ANSWERS_MAX {
-            answers.retain(|_, (until, _)| now < *until);
+            // Whoever sends rubbish makes room for nobody: what is good outlives it.
+            answers.retain(|_, (until, answer)| now < *until && answer.is_ok());
             if answers.len() >= ANSWERS_MAX {
+                if answer.is_err() {
+                    return;
+                }
                 answers.clear();
             }
         }
@@ -93,6 +97,22 @@ mod tests {
             assert!(cache.get(token, 1060).is_none());
         }
         assert!(cache.get(b"other", 1000).is_none());
+    }
+
+    #[test]
+    fn rubbish_neither_fills_the_memory_nor_drives_out_what_is_good() {
+        let cache = VerdictCache::new(Duration::from_secs(60));
+        cache.put(b"good", &yes(None), 1000);
+        for n in 0..3 * ANSWERS_MAX {
+            cache.put(&n.to_le_bytes(), &Err(TokenRefusal::Invalid("no".into())), 1000);
+        }
+        let kept = |cache: &VerdictCache| cache.answers.lock().unwrap().len();
+        assert!(kept(&cache) <= ANSWERS_MAX);
+        assert!(cache.get(b"good", 1000).is_some());
+        for n in 0..3 * ANSWERS_MAX {
+            cache.put(&n.to_le_bytes(), &yes(None), 1000);
+        }
+        assert!(kept(&cache) <= ANSWERS_MAX);
     }
 
     #[test]

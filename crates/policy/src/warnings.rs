@@ -1,6 +1,6 @@
 //! What a document says that its author can hardly mean.
 
-use crate::document::{Document, HostRule, Lifetime};
+use crate::document::{CommandSection, Document, HostRule, IntrospectionSection, Lifetime, TokenKind};
 use epithet_wire::{Principal, format_duration};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,6 +16,7 @@ impl Document {
             warnings.push("hosts is empty: defaults alone grant nothing, so everybody is denied".to_owned());
         }
         self.people(&mut warnings);
+        self.token(&mut warnings);
         self.tags(&mut warnings);
         self.lives(ceiling, &mut warnings);
         self.patterns(&mut warnings);
@@ -25,10 +26,37 @@ impl Document {
     fn people(&self, warnings: &mut Vec<String>) {
         let untagged = self.users.iter().filter(|(_, tags)| tags.is_empty());
         warnings.extend(untagged.map(|(user, _)| format!("users: {user} has no tags and gets in nowhere")));
-        if !self.groups.is_empty() && self.oidc.groups_claim.is_none() {
-            warnings.push(
-                "groups are named, but oidc.groups-claim does not say where a token lists them".to_owned(),
-            );
+        let claim = match self.token {
+            TokenKind::Oidc if self.oidc.all().all(|oidc| oidc.groups_claim.is_none()) => "oidc.groups-claim",
+            TokenKind::Introspection if self.introspection.groups_claim.is_none() => {
+                "introspection.groups-claim"
+            }
+            _ => return,
+        };
+        if !self.groups.is_empty() {
+            warnings.push(format!(
+                "groups are named, but {claim} does not say where a token lists them"
+            ));
+        }
+    }
+
+    fn token(&self, warnings: &mut Vec<String>) {
+        let unused = [
+            (
+                "introspection",
+                TokenKind::Introspection,
+                self.introspection != IntrospectionSection::default(),
+            ),
+            (
+                "command",
+                TokenKind::Command,
+                self.command != CommandSection::default(),
+            ),
+        ];
+        for (key, kind, given) in unused {
+            if given && self.token != kind {
+                warnings.push(format!("{key} is not used; it needs `token: {key}`"));
+            }
         }
     }
 
@@ -129,6 +157,8 @@ hosts:
             );
         }
         assert_eq!(found.len(), 7, "{found:#?}");
+        let unused = warnings("users: {a: [t]}\nhosts: {h: {allow: {root: [t]}}}\ncommand: ./verify\n");
+        assert_eq!(unused, ["command is not used; it needs `token: command`"]);
         assert_eq!(warnings("{}").len(), 2);
         assert!(warnings("users: {a: [t]}\nhosts: {h: {allow: {root: [t]}}}").is_empty());
     }

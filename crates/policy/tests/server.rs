@@ -5,7 +5,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use epithet_devidp::DevProvider;
-use epithet_policy::{Document, Policy, ServiceTokens, router};
+use epithet_policy::{Document, Policy, PolicyError, ServiceTokens, router};
 use epithet_serve::{Listen, Settings, serve};
 use epithet_ssh::CaKey;
 use serde_json::{Value, json};
@@ -333,7 +333,8 @@ async fn new_rules_apply_at_once_and_bad_ones_change_nothing() {
     let setup = start().await;
     let bob = setup.provider.mint_id_token("bob", &json!({}));
     assert_eq!(setup.ask(&bob, "ubuntu@dev-1").await.0, 200);
-    let broken = Document::from_yaml("policy.yaml", "users:\n  bob@example.com: [eng\n");
+    let broken =
+        Document::from_yaml("policy.yaml", "users:\n  bob@example.com: [eng\n").map_err(PolicyError::from);
     let error = setup.policy.reload(broken).unwrap_err().to_string();
     assert!(error.starts_with("policy.yaml:"), "{error}");
     assert_eq!(setup.ask(&bob, "ubuntu@dev-1").await.0, 200);
@@ -341,7 +342,7 @@ async fn new_rules_apply_at_once_and_bad_ones_change_nothing() {
     assert!(ready.contains("the last reload failed"), "{ready}");
     setup
         .policy
-        .reload(Ok(document(&setup.provider, "users: {}")))
+        .reload::<PolicyError>(Ok(document(&setup.provider, "users: {}")))
         .unwrap();
     assert_eq!(
         setup.ask(&bob, "ubuntu@dev-1").await,

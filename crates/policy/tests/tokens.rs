@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use epithet_devidp::{DevProvider, Settings};
 use epithet_oidc::Http;
-use epithet_policy::{Document, Policy, Refusal};
+use epithet_policy::{Document, Policy, PolicyError, Refusal};
 use epithet_wire::policy::CertParams;
 use epithet_wire::{ConnectionFields, Token};
 use serde_json::{Value, json};
@@ -54,7 +54,7 @@ async fn a_token_is_verified_by_the_issuer_that_it_names() {
     };
     let (first, second, stranger) = (start("one"), start("two"), start("one"));
     let policy = policy(&format!(
-        "oidc: {{issuer: '{}', client-id: one}}\nfurther-oidc: [{{issuer: '{}', client-id: two}}]\n",
+        "oidc: [{{issuer: '{}', client-id: one}}, {{issuer: '{}', client-id: two, identity-claim: sub}}]\n",
         first.issuer(),
         second.issuer()
     ));
@@ -69,6 +69,44 @@ async fn a_token_is_verified_by_the_issuer_that_it_names() {
         "each issuer has its own client id"
     );
     assert_eq!(policy.discovery().auth.unwrap().issuer, first.issuer());
+    let spaced = [b" \n".to_vec(), mint(&first), b"\n".to_vec()].concat();
+    assert_eq!(
+        status(&decide(&policy, &spaced).await),
+        200,
+        "echo adds a line end"
+    );
+    let as_email = second.mint_id_token(
+        "bob",
+        &json!({"email": "alice@example.com", "email_verified": true}),
+    );
+    assert_eq!(
+        status(&decide(&policy, as_email.as_bytes()).await),
+        403,
+        "each issuer names people in its own way"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_of_an_unknown_issuer_is_refused_though_no_provider_can_be_asked() {
+    let stranger = DevProvider::start(Settings::default()).expect("a provider");
+    let token = stranger.mint_id_token("alice", &json!({})).into_bytes();
+    for oidc in [
+        "oidc: {issuer: 'http://127.0.0.1:1', client-id: epithet}\n",
+        "oidc: [{issuer: 'http://127.0.0.1:1', client-id: epithet}, {issuer: 'http://127.0.0.1:2', client-id: e}]\n",
+    ] {
+        let refused = decide(&policy(oidc), &token).await.expect_err("a stranger");
+        assert_eq!(refused.status, 401, "{oidc}");
+        assert!(refused.message.contains(stranger.issuer()), "{}", refused.message);
+    }
+    let known = policy(&format!(
+        "oidc: [{{issuer: 'http://127.0.0.1:1', client-id: x}}, {{issuer: '{}', client-id: epithet}}]\n",
+        stranger.issuer()
+    ));
+    assert_eq!(
+        status(&decide(&known, &token).await),
+        200,
+        "the other's absence matters to nobody"
+    );
 }
 
 /// A provider that is asked about tokens, and counts how often.
@@ -185,6 +223,12 @@ async fn an_active_token_is_its_holders_and_is_not_asked_about_again() {
         "a token that no form can carry"
     );
 
+    let before = endpoint.asked();
+    assert_eq!(status(&decide(&policy, b"other").await), 401);
+    assert_eq!(endpoint.asked(), before, "a no is remembered for a moment");
+    assert_eq!(status(&decide(&policy, b"broken").await), 503);
+    assert_eq!(endpoint.asked(), before + 1, "nobody's answer is not");
+
     let strict = endpoint.policy(", audience: epithet, issuer: 'https://i'");
     assert_eq!(status(&decide(&strict, b"good").await), 200);
     assert_eq!(status(&decide(&strict, b"stranger").await), 401);
@@ -194,6 +238,70 @@ async fn an_active_token_is_its_holders_and_is_not_asked_about_again() {
         decide(&uncached, b"good").await.expect("alice");
     }
     assert_eq!(endpoint.asked(), before + 2);
+}
+
+#[tokio::test]
+async fn an_answer_is_used_no_longer_than_the_token_lives() {
+    let end = now() + 2;
+    let endpoint = Endpoint::start(move |_| {
+        (
+            StatusCode::OK,
+            json!({"active": true, "sub": "alice", "exp": end}),
+        )
+    })
+    .await;
+    let policy = endpoint.policy(", cache: 1h");
+    assert_eq!(status(&decide(&policy, b"t").await), 200);
+    let refused = loop {
+        match decide(&policy, b"t").await {
+            Ok(_) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+            Err(refused) => break refused,
+        }
+        assert!(now() <= end + 5, "still good");
+    };
+    assert!(now() >= end);
+    assert_eq!(refused.status, 401);
+    assert!(endpoint.asked() >= 2);
+}
+
+#[tokio::test]
+async fn a_token_without_an_end_needs_a_bound_of_ours() {
+    let endpoint = Endpoint::start(|_| (StatusCode::OK, json!({"active": true, "sub": "alice"}))).await;
+    let refused = decide(&endpoint.policy(""), b"t").await.expect_err("no end");
+    assert_eq!(refused.status, 403);
+    assert!(
+        refused.message.contains("introspection.max-age"),
+        "{}",
+        refused.message
+    );
+    let bounded = decide(&endpoint.policy(", max-age: 90s"), b"t")
+        .await
+        .expect("alice");
+    let end = bounded.not_after.expect("an end").as_second();
+    assert!((now() + 80..=now() + 90).contains(&end), "{end}");
+}
+
+#[tokio::test]
+async fn a_provider_that_answers_too_much_or_nothing_is_not_waited_for() {
+    let large = Endpoint::start(|_| {
+        let padding = "x".repeat(256 * 1024);
+        (
+            StatusCode::OK,
+            json!({"active": true, "sub": "alice", "exp": now() + 60, "p": padding}),
+        )
+    })
+    .await;
+    assert_eq!(status(&decide(&large.policy(""), b"t").await), 503);
+
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent_policy = policy(&format!(
+        "token: introspection\nintrospection: {{url: 'http://{}/x', client-id: us, client-secret: s}}\n",
+        silent.local_addr().unwrap()
+    ));
+    let begun = std::time::Instant::now();
+    assert_eq!(status(&decide(&silent_policy, b"t").await), 503);
+    let waited = begun.elapsed().as_secs();
+    assert!((4..=8).contains(&waited), "{waited} s");
 }
 
 #[tokio::test]
@@ -242,21 +350,191 @@ async fn a_program_is_asked_and_its_exit_code_is_the_verdict() {
 }
 
 #[tokio::test]
-async fn a_program_that_hangs_or_floods_is_ended_and_nobody_can_tell() {
+async fn a_program_gets_the_bytes_as_they_are_and_nothing_of_the_connection() {
     let folder = tempfile::tempdir().unwrap();
-    let hanging = command(folder.path(), "sleep 1000\n", ", timeout: 200ms");
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let all_bytes: Vec<u8> = (0..=255).chain([b'\n', b' ']).collect();
+    std::fs::write(at("expected"), &all_bytes).unwrap();
+    let script = format!(
+        "env > '{}'; echo \"$0 $*\" >> '{}'\n\
+         cmp - '{}' >&2 || exit 1\n[ \"$EPITHET_PROTOCOL\" = 1 ] && echo '{{\"identity\":\"alice\"}}'\n",
+        at("environment"),
+        at("environment"),
+        at("expected")
+    );
+    let policy = command(folder.path(), &script, "");
+    let token = Token::new(all_bytes).unwrap();
+    let connection = ConnectionFields {
+        remote_host: "h".into(),
+        remote_user: "root".into(),
+        port: 47_110,
+        proxy_jump: "$(touch canary-jump)".into(),
+        hash: "canary-hash".into(),
+    };
+    let decision = policy.decide(&token, &connection).await.expect("alice");
+    assert_eq!(decision.cert_params.not_after, None);
+    let seen = std::fs::read_to_string(at("environment")).unwrap();
+    assert!(!seen.contains("canary") && !seen.contains("47110"), "{seen}");
+}
+
+#[tokio::test]
+async fn a_command_may_be_a_list_or_a_line_for_the_shell() {
+    for form in [
+        "command: \"cat > /dev/null; printf '%s' '{\\\"identity\\\": \\\"alice\\\"}'\"",
+        "command: [/bin/echo, '{\"identity\": \"alice\"}']",
+        "command: {run: [/bin/echo, '{\"identity\": \"alice\"}']}",
+    ] {
+        let policy = policy(&format!("token: command\n{form}\n"));
+        let large = vec![0xfe; 64 * 1024];
+        assert_eq!(decide(&policy, &large).await.expect(form).identity, "alice");
+    }
+}
+
+#[tokio::test]
+async fn whatever_goes_wrong_with_a_program_nobody_can_tell() {
+    let folder = tempfile::tempdir().unwrap();
+    for (script, why) in [
+        ("kill -9 $$\n", "it crashes"),
+        ("exit 2\n", "another status"),
+        ("true\n", "it says nothing"),
+        ("echo yes\n", "it says something else"),
+        ("yes\n", "it floods stdout"),
+        ("head -c 65537 /dev/zero\n", "one byte too many"),
+        ("exec no-such-program\n", "it is not there"),
+    ] {
+        let policy = command(folder.path(), script, "");
+        let refused = decide(&policy, b"t").await.expect_err(why);
+        assert_eq!(refused.status, 503, "{why}");
+        assert!(refused.message.contains("token command"), "{}", refused.message);
+    }
+    let missing = policy("token: command\ncommand: [/no/such/program]\n");
+    assert_eq!(status(&decide(&missing, b"t").await), 503);
+}
+
+#[tokio::test]
+async fn a_program_that_hangs_is_ended_with_everything_it_started() {
+    let folder = tempfile::tempdir().unwrap();
+    let pid = folder.path().join("pid");
+    let script = format!(
+        "trap '' TERM\nsleep 1000 &\necho $! > '{}'\nwait\nsleep 1000\n",
+        pid.display()
+    );
+    let policy = command(folder.path(), &script, ", timeout: 300ms");
     let begun = std::time::Instant::now();
-    assert_eq!(status(&decide(&hanging, b"t").await), 503);
-    assert!(begun.elapsed() < std::time::Duration::from_secs(10));
-    let flooding = command(folder.path(), "yes\n", "");
-    assert_eq!(status(&decide(&flooding, b"t").await), 503);
+    assert_eq!(status(&decide(&policy, b"t").await), 503);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(5));
+    let pid = std::fs::read_to_string(pid).unwrap();
+    let process = Path::new("/proc").join(pid.trim());
+    while process.exists() {
+        assert!(
+            begun.elapsed() < std::time::Duration::from_secs(10),
+            "{pid} is still there"
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sixteen_programs_run_at_once_and_the_others_wait_for_a_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = folder.path().join("running");
+    let counts = folder.path().join("counts");
+    std::fs::create_dir(&running).unwrap();
+    let script = format!(
+        "mkdir '{0}'/$$; ls '{0}' | wc -l >> '{1}'\nsleep 0.1\nrmdir '{0}'/$$\necho '{{\"identity\":\"alice\"}}'\n",
+        running.display(),
+        counts.display()
+    );
+    let policy = Arc::new(command(folder.path(), &script, ", timeout: 60s"));
+    let ask = |token: String| {
+        let policy = Arc::clone(&policy);
+        tokio::spawn(async move { status(&decide(&policy, token.as_bytes()).await) })
+    };
+    // One in three leaves before the answer, and its program still has its place.
+    let asked: Vec<_> = (0..60).map(|n| ask(format!("token {n}"))).collect();
+    for (n, answer) in asked.into_iter().enumerate() {
+        match n % 3 {
+            0 => answer.abort(),
+            _ => assert_eq!(answer.await.unwrap(), 200),
+        }
+    }
+    let counts = std::fs::read_to_string(counts).unwrap();
+    let most = counts
+        .lines()
+        .filter_map(|line| line.trim().parse::<u32>().ok())
+        .max();
+    assert!(most.is_some_and(|most| (2..=16).contains(&most)), "{counts}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_finds_no_place_is_told_in_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let policy = Arc::new(command(folder.path(), "sleep 1000\n", ", timeout: 400ms"));
+    let begun = std::time::Instant::now();
+    let asked: Vec<_> = (0..400)
+        .map(|n| {
+            let policy = Arc::clone(&policy);
+            tokio::spawn(async move { status(&decide(&policy, format!("{n}").as_bytes()).await) })
+        })
+        .collect();
+    for answer in asked {
+        assert_eq!(answer.await.unwrap(), 503);
+    }
+    assert!(
+        begun.elapsed() < std::time::Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn another_way_takes_over_when_the_file_says_so() {
+    let policy = policy("token: command\ncommand: [/bin/echo, '{\"identity\": \"nobody\"}']\n");
+    assert_eq!(status(&decide(&policy, b"t").await), 403);
+    let read =
+        |more: &str| Document::from_yaml("policy.yaml", &format!("{RULES}{more}")).map_err(PolicyError::from);
+    policy
+        .reload(read(
+            "token: command\ncommand: [/bin/echo, '{\"identity\": \"alice\"}']\n",
+        ))
+        .unwrap();
+    assert_eq!(
+        status(&decide(&policy, b"t").await),
+        200,
+        "the kept answer is forgotten"
+    );
+    policy.reload(read("token: command\n")).expect_err("no command");
+    assert!(policy.reload_failed());
+    assert_eq!(status(&decide(&policy, b"t").await), 200, "the old way stays");
 }
 
 #[test]
 fn a_way_that_cannot_work_is_named_by_its_key() {
     let cases = [
-        ("token: command\n", "command.run is required"),
-        ("token: command\ncommand: {run: ''}\n", "command.run"),
+        ("token: command\n", "command is required"),
+        ("token: command\ncommand: {timeout: 1s}\n", "command is required"),
+        ("token: command\ncommand: {run: ''}\n", "command is empty"),
+        ("token: command\ncommand: []\n", "command is empty"),
+        (
+            "token: introspection\nintrospection: {url: 'https://i', client-id: a, client-secret: ''}\n",
+            "client-secret is empty",
+        ),
+        (
+            "token: introspection\nintrospection: {client-secret-file: /no/such/file}\n",
+            "introspection.client-secret-file /no/such/file",
+        ),
+        (
+            "token: introspection\nintrospection: {client-secret: s, max-age: 0s}\n",
+            "introspection.max-age",
+        ),
+        (
+            "oidc: [{issuer: 'https://i', client-id: a}, {issuer: 'https://j'}]\n",
+            "oidc.client-id is required",
+        ),
+        (
+            "oidc: [{issuer: 'https://i', client-id: a}, {issuer: 'https://i', client-id: b}]\n",
+            "issuer https://i twice",
+        ),
         (
             "token: command\ncommand: {run: x, timeout: 0s}\n",
             "command.timeout",
@@ -286,7 +564,9 @@ fn a_way_that_cannot_work_is_named_by_its_key() {
         "token: saml\n",
         "introspection: {uri: x}\n",
         "command: {exec: x}\n",
-        "further-oidc: {issuer: x}\n",
+        "oidc: [https://i]\n",
+        "command: {run: [{a: b}]}\n",
+        "command: 7\n",
     ] {
         assert!(Document::from_yaml("policy.yaml", wrong).is_err(), "{wrong}");
     }

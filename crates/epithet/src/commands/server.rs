@@ -2,8 +2,10 @@
 
 mod ca_keys;
 mod in_process;
+mod look_at_rules;
+mod reload;
 
-use crate::cli::{CaOptions, Global, IssuingOptions, PolicyOptions, RuleOptions, ServerOptions};
+use crate::cli::{CaOptions, Global, IssuingOptions, RuleOptions, ServePolicyOptions, ServerOptions};
 use crate::config::{self, Config};
 use anyhow::{Context, bail};
 use epithet_ca::{AuditLog, Authority, Ceilings, PolicyClient, PolicySource};
@@ -12,12 +14,13 @@ use epithet_serve::{Listen, Settings, Tls};
 use epithet_ssh::CaKey;
 use epithet_wire::Endpoint;
 use in_process::InProcess;
+pub(crate) use look_at_rules::{check, explain};
+use reload::{Reload, Rules};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -59,12 +62,13 @@ pub(crate) fn ca(global: &Global, options: CaOptions) -> anyhow::Result<ExitCode
         key,
         policy,
         issuing,
+        None,
         &listen.unwrap_or_else(|| CA_LISTEN.to_owned()),
     )
 }
 
 /// `epithet policy`
-pub(crate) fn policy(global: &Global, options: PolicyOptions) -> anyhow::Result<ExitCode> {
+pub(crate) fn policy(global: &Global, options: ServePolicyOptions) -> anyhow::Result<ExitCode> {
     let config = start(global)?;
     let roots = roots(global, &config)?;
     let document = document(&config, &options.rules)?;
@@ -79,9 +83,15 @@ pub(crate) fn policy(global: &Global, options: PolicyOptions) -> anyhow::Result<
         .unwrap_or_else(|| POLICY_LISTEN.to_owned());
     let tls = tls(options.tls_cert.as_deref(), options.tls_key.as_deref())?;
     let http = provider_http(roots.as_deref())?;
+    let policy = Arc::new(Policy::new(&document, http)?);
+    let reload = Reload {
+        rules: Some(Rules::new(Arc::clone(&policy), global, options.rules)),
+        audit: None,
+        tls: tls.clone(),
+    };
     crate::runtime::run(threads(), |ending| async move {
+        reload.on_hang_up()?;
         let key = ca_keys::public(&ca_pubkey, roots.as_deref()).await?;
-        let policy = Arc::new(Policy::new(&document, http)?);
         let router = epithet_policy::router(policy, ServiceTokens::new([key]));
         serve(router, &listen, tls, ending).await
     })
@@ -100,8 +110,9 @@ pub(crate) fn server(global: &Global, options: ServerOptions) -> anyhow::Result<
     )?;
     let roots = roots(global, &config)?;
     let document = document(&config, &options.rules)?;
-    let policy = Policy::new(&document, provider_http(roots.as_deref())?)?;
-    let source = PolicySource::local(InProcess::new(policy));
+    let policy = Arc::new(Policy::new(&document, provider_http(roots.as_deref())?)?);
+    let source = PolicySource::local(InProcess::new(Arc::clone(&policy)));
+    let rules = Rules::new(policy, global, options.rules);
     let issuing = Issuing::gather(
         options.issuing,
         section.max_ttl.as_ref().map(|text| text.0.0),
@@ -114,6 +125,7 @@ pub(crate) fn server(global: &Global, options: ServerOptions) -> anyhow::Result<
         key,
         source,
         issuing,
+        Some(rules),
         &listen.unwrap_or_else(|| CA_LISTEN.to_owned()),
     )
 }
@@ -144,11 +156,12 @@ impl Issuing {
     }
 }
 
-/// Builds the CA and serves it.
+/// Builds the CA and serves it; `rules` are those of a policy in the same process.
 fn serve_ca(
     key: Arc<CaKey>,
     policy: PolicySource,
     issuing: Issuing,
+    rules: Option<Rules>,
     listen: &str,
 ) -> anyhow::Result<ExitCode> {
     // The request's id in sshd's log is what leads from a login to its audit line.
@@ -168,19 +181,17 @@ fn serve_ca(
     };
     let tls = tls(issuing.tls_cert.as_deref(), issuing.tls_key.as_deref())?;
     let audit = Arc::new(audit);
-    let router = epithet_ca::router(Authority::new(key, ceilings), policy, Arc::clone(&audit));
+    let mut router = epithet_ca::router(Authority::new(key, ceilings), policy, Arc::clone(&audit));
+    if let Some(rules) = &rules {
+        router = in_process::say_when_rules_are_old(router, Arc::clone(&rules.policy));
+    }
+    let reload = Reload {
+        rules,
+        audit: Some(audit),
+        tls: tls.clone(),
+    };
     crate::runtime::run(threads(), |ending| async move {
-        let mut hang_ups = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
-        tokio::spawn(async move {
-            while hang_ups.recv().await.is_some() {
-                match audit.reopen() {
-                    Ok(()) => tracing::info!("the audit log was opened again"),
-                    Err(error) => {
-                        tracing::error!(%error, "the audit log could not be opened again; the old file stays in use");
-                    }
-                }
-            }
-        });
+        reload.on_hang_up()?;
         serve(router, listen, tls, ending).await
     })
 }
@@ -228,9 +239,9 @@ fn document(config: &Config, flags: &RuleOptions) -> anyhow::Result<Document> {
             there.clone_from(flag);
         }
     };
-    over(&mut document.oidc.issuer, &flags.oidc_issuer);
-    over(&mut document.oidc.client_id, &flags.oidc_client_id);
-    over(&mut document.oidc.client_secret, &flags.oidc_client_secret);
+    over(&mut document.oidc.first.issuer, &flags.oidc_issuer);
+    over(&mut document.oidc.first.client_id, &flags.oidc_client_id);
+    over(&mut document.oidc.first.client_secret, &flags.oidc_client_secret);
     if let Some(text) = &flags.default_expiration {
         let duration = epithet_wire::parse_duration(text).context("--default-expiration")?;
         let lifetime = Lifetime::new(duration).context("--default-expiration must be longer than 0s")?;

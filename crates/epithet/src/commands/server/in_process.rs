@@ -1,17 +1,23 @@
 //! The policy server as the CA of the same process sees it: the same decisions, without HTTP.
 
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
 use epithet_ca::{LocalDecision, LocalPolicy, LocalReadiness, PolicyRefusal};
 use epithet_policy::Policy;
 use epithet_wire::ca::Discovery;
 use epithet_wire::{ConnectionFields, Token};
+use std::sync::Arc;
 
 /// See the module.
 pub(super) struct InProcess {
-    policy: Policy,
+    policy: Arc<Policy>,
 }
 
 impl InProcess {
-    pub(super) fn new(policy: Policy) -> Self {
+    pub(super) fn new(policy: Arc<Policy>) -> Self {
         Self { policy }
     }
 }
@@ -36,4 +42,18 @@ impl LocalPolicy for InProcess {
     fn ready(&self) -> LocalReadiness<'_> {
         Box::pin(async move { self.policy.ready().await.map_err(|error| error.to_string()) })
     }
+}
+
+/// The CA's routes, with a `/readyz` that says when a reload failed, as the policy server's own does.
+pub(super) fn say_when_rules_are_old(router: Router, policy: Arc<Policy>) -> Router {
+    router.layer(from_fn_with_state(policy, readiness))
+}
+
+async fn readiness(State(policy): State<Arc<Policy>>, request: Request, next: Next) -> Response {
+    let asks = request.uri().path() == "/readyz";
+    let response = next.run(request).await;
+    if asks && response.status() == StatusCode::OK && policy.reload_failed() {
+        return "ready, with older rules than the file's: the last reload failed\n".into_response();
+    }
+    response
 }
