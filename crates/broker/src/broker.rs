@@ -16,7 +16,7 @@ use crate::ssh_config::{PathError, SshConfig};
 use crate::voice::Voice;
 use epithet_agent::AgentSettings;
 use epithet_plugin::{Guard, RunLimits};
-use epithet_wire::broker::{Asker, HostsInspection, Inspection, MatchResult, Reply, Request};
+use epithet_wire::broker::{Asker, HostsInspection, Inspection, Reply, Request};
 use epithet_wire::limits::{CA_DEADLINE, DRAIN};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -256,8 +256,8 @@ impl Answers for Parts {
         if let Some(asker) = &request.login {
             return self.log_in(asker, &voice).await;
         }
-        if request.logout.is_some() {
-            return self.log_out();
+        if let Some(asker) = &request.logout {
+            return self.log_out(asker, &voice).await;
         }
         Reply {
             inspect: Some(Box::new(self.inspect())),
@@ -275,17 +275,11 @@ impl Parts {
         }
     }
 
-    /// Forgets everything that could log anybody in.
-    fn log_out(&self) -> Reply {
-        self.login.forget();
+    /// Forgets everything that could log anybody in, then has it revoked.
+    async fn log_out(&self, asker: &Asker, voice: &Voice) -> Reply {
+        let forgotten = self.login.forget();
         self.agents.close_all();
-        Reply {
-            result: Some(MatchResult {
-                allow: true,
-                error: String::new(),
-            }),
-            ..Reply::default()
-        }
+        self.login.revoke(forgotten, asker, voice).await
     }
 
     fn inspect(&self) -> Inspection {

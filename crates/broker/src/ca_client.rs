@@ -40,8 +40,6 @@ pub(crate) enum CaAnswer {
 #[derive(Debug, Clone)]
 pub struct CaHttp {
     client: reqwest::Client,
-    /// For a CA on this machine: no proxy may see a token that travels in the clear.
-    loopback: reqwest::Client,
 }
 
 /// Why the client could not be made.
@@ -63,16 +61,13 @@ pub enum CaHttpError {
 impl CaHttp {
     /// A client that trusts the system's roots and those of `tls_ca_cert`, and waits at most `deadline` for an answer.
     pub fn new(tls_ca_cert: Option<&Path>, deadline: Duration) -> Result<Self, CaHttpError> {
-        let builder = || {
-            reqwest::Client::builder()
-                .user_agent(concat!("epithet/", env!("CARGO_PKG_VERSION")))
-                .redirect(reqwest::redirect::Policy::none())
-                .connect_timeout(CA_CONNECT_DEADLINE)
-                .timeout(deadline)
-                .pool_max_idle_per_host(8)
-                .pool_idle_timeout(Duration::from_secs(50))
-        };
-        let mut secure = builder().https_only(true);
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("epithet/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CA_CONNECT_DEADLINE)
+            .timeout(deadline)
+            .pool_max_idle_per_host(8)
+            .pool_idle_timeout(Duration::from_secs(50));
         if let Some(path) = tls_ca_cert {
             let error = |problem: String| CaHttpError::Roots {
                 path: path.to_owned(),
@@ -84,22 +79,11 @@ impl CaHttp {
             if roots.is_empty() {
                 return Err(error("there is no PEM certificate in it".to_owned()));
             }
-            secure = secure.tls_certs_merge(roots);
+            builder = builder.tls_certs_merge(roots);
         }
-        let loopback = builder().no_proxy().tls_certs_only([]);
         Ok(Self {
-            client: secure.build().map_err(CaHttpError::Tls)?,
-            loopback: loopback.build().map_err(CaHttpError::Tls)?,
+            client: builder.build().map_err(CaHttpError::Tls)?,
         })
-    }
-
-    /// The client for an address: `http` is for this machine only, as [`CaAddress`] guarantees.
-    fn client(&self, url: &Url) -> &reqwest::Client {
-        if url.scheme() == "http" {
-            &self.loopback
-        } else {
-            &self.client
-        }
     }
 
     /// Asks a CA for a certificate.
@@ -119,7 +103,7 @@ impl CaHttp {
             return CaAnswer::BadRequest("the request cannot be written as JSON".to_owned());
         };
         let mut request = self
-            .client(&ca.url)
+            .client
             .post(ca.url.clone())
             .header(AUTHORIZATION, bearer)
             .header(CONTENT_TYPE, "application/json")
@@ -153,7 +137,7 @@ impl CaHttp {
 
     async fn get(&self, url: &Url) -> Result<Response, String> {
         let response = self
-            .client(url)
+            .client
             .get(url.clone())
             .send()
             .await

@@ -21,6 +21,7 @@ mod hardening;
 mod health;
 mod hosts;
 mod listener;
+mod log_out;
 mod login;
 mod match_;
 mod mint;

@@ -89,7 +89,7 @@ async fn converse<A: Answers>(mut stream: UnixStream, answers: &A) -> io::Result
         Ok(request) => request,
         Err(problem) => return write_line(&mut stream, &Reply::deny(problem)).await,
     };
-    let (voice, mut lines) = Voice::new(stderr);
+    let (voice, mut lines) = Voice::new(stderr, can_paste(&request));
     voice.keep_alive();
     let keep_alive = voice.clone();
     let answering = answers.answer(request, voice);
@@ -113,6 +113,13 @@ async fn converse<A: Answers>(mut stream: UnixStream, answers: &A) -> io::Result
             () = hang_up::wait(&stream) => return Ok(()),
         }
     }
+}
+
+/// Whether somebody waits at a terminal that could take an address.
+fn can_paste(request: &Request) -> bool {
+    let matching = request.match_.as_ref().and_then(|request| request.asker.as_ref());
+    let asker = matching.or(request.login.as_ref());
+    asker.is_some_and(|asker| asker.terminal)
 }
 
 fn is_ours(uid: u32) -> bool {

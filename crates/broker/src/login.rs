@@ -13,7 +13,7 @@ use crate::clock;
 use crate::storm::StormGuard;
 use crate::transcript::Transcript;
 use crate::voice::Voice;
-use epithet_plugin::{Guard, Invocation, Reply, RunError, RunLimits, Runner, progress_channel};
+use epithet_plugin::{Directive, Guard, Invocation, Reply, RunError, RunLimits, Runner, progress_channel};
 use epithet_wire::broker::{Asker, LoginInspection};
 use epithet_wire::display::sanitize_line;
 use epithet_wire::limits::CERTIFICATE_EXPIRY_BUFFER;
@@ -41,7 +41,7 @@ pub(crate) enum LoginError {
     #[error("{0}")]
     Plugin(Arc<RunError>),
     /// Too soon after a login that nobody completed.
-    #[error("the last login was not completed, so a program without a terminal may start one again only in {}; to log in now, run ssh (or `epithet login`) in a terminal", format_duration(.0.max(&Duration::from_secs(1)).to_owned()))]
+    #[error("the last login was not completed, so a program without a terminal may start one again only in {}; to log in now, run ssh (or `epithet login`) in a terminal", format_duration(whole_seconds(*.0)))]
     TooSoon(Duration),
     /// Somebody logged out while it ran.
     #[error("you logged out meanwhile")]
@@ -82,6 +82,8 @@ impl fmt::Debug for Login {
 #[derive(Debug, Default)]
 struct Inner {
     state: PluginState,
+    /// The run that left the state said that it can be revoked.
+    can_log_out: bool,
     held: Option<Held>,
     generation: u64,
     /// Counts the times everything was forgotten, so that a run begun before brings nothing back.
@@ -101,6 +103,32 @@ struct Held {
     obtained_at: u64,
     /// When the first certificate that was obtained with it ends, seconds since 1970.
     first_expiry: Option<u64>,
+}
+
+/// What a run that succeeded brought.
+struct Success {
+    reply: Reply,
+    can_log_out: bool,
+}
+
+/// What a logout found, and nobody has any more.
+#[derive(Debug)]
+pub(crate) struct Forgotten {
+    pub(crate) state: PluginState,
+    /// The plugin said that it can revoke what the state stands for.
+    pub(crate) can_be_revoked: bool,
+    pub(crate) had_token: bool,
+    /// The run that was under way and is being ended.
+    ending: Option<Arc<Run>>,
+}
+
+impl Forgotten {
+    /// Waits until the run that was under way is gone.
+    pub(crate) async fn ended(&self) {
+        if let Some(run) = &self.ending {
+            let _ = run.outcome().await;
+        }
+    }
 }
 
 /// A plugin at work, and who waits for it.
@@ -243,16 +271,47 @@ impl Login {
         }
     }
 
-    /// Forgets token and state, and gives the state back so that what it stands for can be revoked.
-    pub(crate) fn forget(&self) -> PluginState {
+    /// Forgets token and state, ends a run that is under way, and gives back what was forgotten, so that it can be
+    /// revoked.
+    pub(crate) fn forget(&self) -> Forgotten {
         let mut inner = self.inner();
-        inner.held = None;
+        let had_token = inner.held.take().is_some();
         inner.storm = StormGuard::default();
         inner.epoch += 1;
         if let Some(run) = &inner.run {
             run.cancel.cancel();
         }
-        std::mem::take(&mut inner.state)
+        Forgotten {
+            had_token,
+            can_be_revoked: std::mem::take(&mut inner.can_log_out),
+            state: std::mem::take(&mut inner.state),
+            ending: inner.run.clone(),
+        }
+    }
+
+    /// Cancelled when the broker ends.
+    pub(crate) fn ending(&self) -> &CancellationToken {
+        &self.ending
+    }
+
+    /// A runner for the plugin as it is configured, with this deadline.
+    pub(crate) async fn runner(
+        &self,
+        deadline: Duration,
+        cancel: &CancellationToken,
+    ) -> Result<Runner, LoginError> {
+        let command = self
+            .source
+            .command(cancel)
+            .await
+            .map_err(|error| LoginError::Source(Arc::new(error)))?;
+        let limits = RunLimits {
+            deadline,
+            ..self.limits
+        };
+        Ok(Runner::new(command)
+            .with_limits(limits)
+            .with_guard(Arc::clone(&self.guard)))
     }
 
     /// Waits until no plugin runs any more. Something else must have ended it.
@@ -298,10 +357,10 @@ impl Login {
         });
         inner.run = Some(Arc::clone(&run));
         let (login, state, epoch) = (Arc::clone(self), inner.state.clone(), inner.epoch);
-        let invocation = invocation(connection, asker);
+        let (invocation, paste) = (invocation(connection, asker), asker.paste);
         let started = Arc::clone(&run);
         tokio::spawn(async move {
-            let result = login.run_plugin(&started, state, invocation).await;
+            let result = login.run_plugin(&started, state, invocation, paste).await;
             let result = login.conclude(epoch, result);
             started.transcript.close();
             let _ = sender.send(Some(result));
@@ -314,22 +373,31 @@ impl Login {
         run: &Run,
         state: PluginState,
         invocation: Invocation,
-    ) -> Result<Reply, LoginError> {
-        let command = self
-            .source
-            .command(&run.cancel)
-            .await
-            .map_err(|error| LoginError::Source(Arc::new(error)))?;
+        paste: bool,
+    ) -> Result<Success, LoginError> {
+        let runner = self
+            .runner(self.limits.deadline, &run.cancel)
+            .await?
+            .with_variable("EPITHET_PASTE", if paste { "1" } else { "0" });
+        let command = runner.command();
         tracing::info!(command = %command, state_bytes = state.len(), "auth plugin started");
         let (sink, mut progress) = progress_channel();
-        let runner = Runner::new(command.clone())
-            .with_limits(self.limits)
-            .with_guard(Arc::clone(&self.guard));
         let running = runner.run(&state, &invocation, sink, run.cancel.clone());
         let telling = async {
+            let mut can_log_out = false;
             while let Some(piece) = progress.next().await {
-                run.transcript.say(&piece.text);
+                if !piece.text.is_empty() {
+                    run.transcript.say(&piece.text);
+                }
+                for directive in piece.directives {
+                    match directive {
+                        Directive::CanLogOut => can_log_out = true,
+                        Directive::Paste(deliver_to) => run.transcript.offer_paste(deliver_to),
+                        _ => {}
+                    }
+                }
             }
+            can_log_out
         };
         let explaining = async {
             tokio::time::sleep(SLOW).await;
@@ -339,24 +407,28 @@ impl Login {
             std::future::pending::<()>().await;
         };
         // The runner lets go of the sink when it ends, and with that the telling ends too, having told everything.
-        let told = async { tokio::join!(running, telling).0 };
+        let told = async { tokio::join!(running, telling) };
         tokio::select! {
-            result = told => result.map_err(|error| LoginError::Plugin(Arc::new(error))),
+            (result, can_log_out) = told => match result {
+                Ok(reply) => Ok(Success { reply, can_log_out }),
+                Err(error) => Err(LoginError::Plugin(Arc::new(error))),
+            },
             () = explaining => unreachable!("explaining never ends"),
         }
     }
 
     /// Stores what a successful run brought, or counts a failure; the run is over in the same moment.
-    fn conclude(&self, epoch: u64, result: Result<Reply, LoginError>) -> Result<Lease, LoginError> {
+    fn conclude(&self, epoch: u64, result: Result<Success, LoginError>) -> Result<Lease, LoginError> {
         let mut inner = self.inner();
         inner.run = None;
         match result {
             Ok(_) if inner.epoch != epoch => Err(LoginError::Forgotten),
-            Ok(reply) => {
+            Ok(Success { reply, can_log_out }) => {
                 let said = sanitize_line(&reply.stderr, 2000);
                 tracing::info!(token_bytes = reply.token.size(), state_bytes = reply.state.len(), elapsed = ?reply.elapsed, stderr = %said, "auth plugin succeeded");
                 inner.generation += 1;
                 inner.state = reply.state;
+                inner.can_log_out = can_log_out;
                 inner.held = Some(Held {
                     token: reply.token.clone(),
                     obtained: clock::since_boot(),
@@ -398,6 +470,12 @@ impl Inner {
     }
 }
 
+/// At least one, and rounded up: who comes back then is not turned away again.
+fn whole_seconds(wait: Duration) -> Duration {
+    let begun = u64::from(wait.subsec_nanos() > 0);
+    Duration::from_secs((wait.as_secs() + begun).max(1))
+}
+
 /// After how long a plugin that says nothing is explained to the person who waits.
 const SLOW: Duration = Duration::from_secs(3);
 
@@ -419,7 +497,7 @@ fn introduction(connection: Option<&Connection>, asker: &Asker) -> String {
     }
 }
 
-fn invocation(connection: Option<&Connection>, asker: &Asker) -> Invocation {
+pub(crate) fn invocation(connection: Option<&Connection>, asker: &Asker) -> Invocation {
     Invocation {
         host: connection
             .map(|connection| connection.remote_host.to_string())

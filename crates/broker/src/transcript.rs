@@ -1,6 +1,7 @@
 //! What a run of the plugin has said so far, and to whom: those who join late are told all of it, in order.
 
 use crate::voice::Voice;
+use epithet_wire::LoopbackAddress;
 use epithet_wire::limits::PROGRESS_MAX;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -15,6 +16,8 @@ struct Inner {
     /// Said before the first words of the plugin; gone once it was said.
     introduction: Option<String>,
     text: String,
+    /// Where a pasted address may be delivered, as the plugin said last.
+    paste: Option<LoopbackAddress>,
     voices: Vec<(u64, Voice)>,
     joined: u64,
 }
@@ -25,6 +28,7 @@ impl Transcript {
             inner: Mutex::new(Inner {
                 introduction: Some(introduction),
                 text: String::new(),
+                paste: None,
                 voices: Vec::new(),
                 joined: 0,
             }),
@@ -42,6 +46,9 @@ impl Transcript {
         let mut inner = self.inner();
         if !inner.text.is_empty() {
             voice.say(&inner.text);
+        }
+        if let Some(deliver_to) = &inner.paste {
+            voice.offer_paste(deliver_to);
         }
         inner.joined += 1;
         let number = inner.joined;
@@ -68,6 +75,15 @@ impl Transcript {
         for (_, voice) in &inner.voices {
             voice.say(&words);
         }
+    }
+
+    /// Tells everybody who could paste an address, now or later, where to deliver it.
+    pub(crate) fn offer_paste(&self, deliver_to: LoopbackAddress) {
+        let mut inner = self.inner();
+        for (_, voice) in &inner.voices {
+            voice.offer_paste(&deliver_to);
+        }
+        inner.paste = Some(deliver_to);
     }
 
     /// Says something only if nothing was said yet, without remembering it as the plugin's words.
@@ -101,8 +117,8 @@ mod tests {
     #[test]
     fn a_late_joiner_hears_all_of_it_in_order() {
         let transcript = Transcript::new("intro\n".to_owned());
-        let (first, mut first_ear) = Voice::new(None);
-        let (late, mut late_ear) = Voice::new(None);
+        let (first, mut first_ear) = Voice::new(None, true);
+        let (late, mut late_ear) = Voice::new(None, true);
         transcript.join(&first);
         transcript.say("one\n");
         transcript.say("two\x1b[2J\n");
@@ -111,6 +127,32 @@ mod tests {
         for ear in [&mut first_ear, &mut late_ear] {
             assert_eq!(heard(ear), "intro\none\ntwo[2J\nthree\n");
         }
+    }
+
+    #[test]
+    fn those_at_a_terminal_are_told_where_to_paste_and_late_joiners_the_last_place_only() {
+        let transcript = Transcript::new(String::new());
+        let (first, mut first_ear) = Voice::new(None, true);
+        let (editor, mut editor_ear) = Voice::new(None, false);
+        let (late, mut late_ear) = Voice::new(None, true);
+        transcript.join(&first);
+        transcript.join(&editor);
+        transcript.offer_paste("http://127.0.0.1:1/cb".parse().unwrap());
+        transcript.offer_paste("http://127.0.0.1:2/cb".parse().unwrap());
+        transcript.join(&late);
+        let offers = |ear: &mut tokio::sync::mpsc::Receiver<_>| {
+            let mut offers: Vec<String> = Vec::new();
+            while let Ok(epithet_wire::broker::Reply { paste, .. }) = ear.try_recv() {
+                offers.extend(paste);
+            }
+            offers
+        };
+        assert_eq!(
+            offers(&mut first_ear),
+            ["http://127.0.0.1:1/cb", "http://127.0.0.1:2/cb"]
+        );
+        assert_eq!(offers(&mut late_ear), ["http://127.0.0.1:2/cb"]);
+        assert!(offers(&mut editor_ear).is_empty());
     }
 
     #[test]

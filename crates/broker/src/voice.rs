@@ -1,9 +1,10 @@
 //! How the broker speaks to a person who waits: through the waiting `match`, or, once that has gone, through the stderr
 //! it passed along. Speaking never blocks: a terminal that stopped reading holds up nobody.
 
+use epithet_wire::LoopbackAddress;
 use epithet_wire::broker::Reply;
 use epithet_wire::display::sanitize_text;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -17,16 +18,19 @@ const WRITE_MAX: usize = 512;
 pub(crate) struct Voice {
     lines: mpsc::Sender<Reply>,
     stderr: Option<Arc<OwnedFd>>,
+    can_paste: bool,
 }
 
 impl Voice {
-    /// A voice whose lines come out of the returned receiver, for the task that writes to `match`.
-    pub(crate) fn new(stderr: Option<OwnedFd>) -> (Self, mpsc::Receiver<Reply>) {
+    /// A voice whose lines come out of the returned receiver, for the task that writes to `match`. `can_paste` says
+    /// whether there is somebody who could paste an address.
+    pub(crate) fn new(stderr: Option<OwnedFd>, can_paste: bool) -> (Self, mpsc::Receiver<Reply>) {
         let (lines, receiver) = mpsc::channel(QUEUE);
         (
             Self {
                 lines,
-                stderr: stderr.as_ref().and_then(own_end).map(Arc::new),
+                stderr: stderr.map(Arc::new),
+                can_paste,
             },
             receiver,
         )
@@ -43,6 +47,13 @@ impl Voice {
         match self.lines.try_send(Reply::output(text.clone())) {
             Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => {}
             Err(mpsc::error::TrySendError::Closed(_)) => self.write_to_stderr(&text),
+        }
+    }
+
+    /// Tells a person at a terminal where an address that they paste may be delivered.
+    pub(crate) fn offer_paste(&self, deliver_to: &LoopbackAddress) {
+        if self.can_paste {
+            let _ = self.lines.try_send(Reply::paste(deliver_to));
         }
     }
 
@@ -74,17 +85,6 @@ impl Voice {
     }
 }
 
-/// The same terminal, pipe or file, opened anew so that writing to it never blocks: a terminal that is ready may still take
-/// less than is written, and the passed descriptor is shared with the person's shell, so it must stay as it is.
-///
-/// `None` for what cannot be opened anew (a socket, somebody else's terminal); such a `match` waits for its certificate.
-fn own_end(stderr: &OwnedFd) -> Option<OwnedFd> {
-    use rustix::fs::{Mode, OFlags, open};
-    let path = format!("/proc/self/fd/{}", stderr.as_raw_fd());
-    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    open(path, flags, Mode::empty()).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_reader_that_stopped_reading_holds_up_nobody() {
-        let (voice, receiver) = Voice::new(None);
+        let (voice, receiver) = Voice::new(None, true);
         for _ in 0..10 * QUEUE {
             voice.say("still here\n");
         }
@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn after_match_has_gone_the_passed_stderr_is_used_and_never_blocks() {
         let (mut reader, writer) = std::io::pipe().unwrap();
-        let (voice, receiver) = Voice::new(Some(writer.into()));
+        let (voice, receiver) = Voice::new(Some(writer.into()), false);
         drop(receiver);
         for _ in 0..1000 {
             voice.say(&"x".repeat(500));

@@ -1,6 +1,7 @@
 //! The command line: one source for parsing, help, man pages and completions.
 
 mod agent;
+mod audit;
 mod auth;
 mod demo;
 mod server;
@@ -9,9 +10,13 @@ pub(crate) use agent::{
     AgentCommand, AgentOptions, BrokerChoice, InspectOptions, LoginOptions, StartOptions, TrustOptions,
     patterns,
 };
+pub(crate) use audit::AuditCommand;
 pub(crate) use auth::{AuthCommand, OidcCommand, OidcOptions, PluginCommand};
 pub(crate) use demo::{DemoCommand, DemoOptions};
-pub(crate) use server::{CaOptions, IssuingOptions, PolicyOptions, RuleOptions, ServerOptions};
+pub(crate) use server::{
+    CaOptions, CheckOptions, ExplainOptions, IssuingOptions, PolicyCommand, PolicyOptions, RuleOptions,
+    ServePolicyOptions, ServerOptions,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
@@ -105,10 +110,13 @@ pub(crate) enum Command {
     Plugin(PluginCommand),
     /// Run the certificate authority
     Ca(CaOptions),
-    /// Run the policy server that the CA asks
-    Policy(PolicyOptions),
+    /// Run the policy server that the CA asks; check and explain its rules
+    Policy(Box<PolicyOptions>),
     /// Run CA and policy server in one process
     Server(ServerOptions),
+    /// Check the CA's audit log
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// See a whole login on this machine, with nothing configured
     Demo(DemoOptions),
     /// Write man pages into a directory

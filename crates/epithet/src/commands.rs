@@ -2,6 +2,7 @@
 
 mod agent;
 mod ask_broker;
+mod audit;
 mod auth_oidc;
 mod demo;
 mod inspect;
@@ -10,7 +11,7 @@ mod server;
 mod shell;
 mod trust;
 
-use crate::cli::{AgentCommand, AuthCommand, Cli, Command};
+use crate::cli::{AgentCommand, AuthCommand, Cli, Command, PolicyCommand};
 use std::process::ExitCode;
 
 /// The version that `--version` prints.
@@ -30,14 +31,19 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         },
         Command::Match { arguments } => Ok(ExitCode::from(epithet_match::main(arguments))),
         Command::Inspect(options) => inspect::run(&options),
-        Command::Login(options) => ask_broker::login(&options.broker),
+        Command::Login(options) => ask_broker::login(&options),
         Command::Logout(options) => ask_broker::logout(&options.broker),
         Command::Trust(options) => trust::run(&global, &options),
         Command::Auth(AuthCommand::Oidc(options)) => auth_oidc::run(&global, *options),
         Command::Plugin(command) => plugin::run(&global, command),
         Command::Ca(options) => server::ca(&global, options),
-        Command::Policy(options) => server::policy(&global, options),
+        Command::Policy(options) => match options.command {
+            None => server::policy(&global, options.serve),
+            Some(PolicyCommand::Check(check)) => server::check(&check),
+            Some(PolicyCommand::Explain(explain)) => server::explain(&global, &explain),
+        },
         Command::Server(options) => server::server(&global, options),
+        Command::Audit(command) => audit::run(&command),
         Command::Demo(options) => demo::run(&global, options),
         Command::Man { directory } => shell::man(&directory),
         Command::Completions { shell } => shell::completions(shell),

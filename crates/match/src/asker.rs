@@ -22,6 +22,7 @@ pub(crate) fn asker() -> Asker {
         command: asking_command(parent),
         process: parent,
         stderr: true,
+        paste: false,
     }
 }
 

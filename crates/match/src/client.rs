@@ -5,7 +5,7 @@ use epithet_wire::limits::{BROKER_REPLY_MAX, MATCH_FIRST_BYTE, MATCH_SILENCE};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 use std::io::{BufRead, BufReader, IoSlice, Read};
 use std::mem::MaybeUninit;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -62,6 +62,7 @@ impl From<std::io::Error> for ClientError {
 #[derive(Debug)]
 pub struct BrokerClient {
     reader: BufReader<UnixStream>,
+    patience: Duration,
 }
 
 impl BrokerClient {
@@ -79,6 +80,7 @@ impl BrokerClient {
         stream.set_read_timeout(Some(MATCH_FIRST_BYTE))?;
         Ok(Self {
             reader: BufReader::new(stream),
+            patience: MATCH_FIRST_BYTE,
         })
     }
 
@@ -106,12 +108,29 @@ impl BrokerClient {
             }
             Err(error) => return Err(error.into()),
         }
+        self.patience = MATCH_SILENCE;
         self.wait_up_to(MATCH_SILENCE)?;
         serde_json::from_slice(&line).map_err(|_| ClientError::Garbled)
     }
 
+    /// How long the next reply may take to come.
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// Whether something was read already that [`next_reply`](Self::next_reply) has not returned.
+    pub(crate) fn has_read_ahead(&self) -> bool {
+        !self.reader.buffer().is_empty()
+    }
+
     fn wait_up_to(&self, limit: Duration) -> Result<(), ClientError> {
         Ok(self.reader.get_ref().set_read_timeout(Some(limit))?)
+    }
+}
+
+impl AsFd for BrokerClient {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.reader.get_ref().as_fd()
     }
 }
 

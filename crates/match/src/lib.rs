@@ -7,10 +7,14 @@
 mod arguments;
 mod asker;
 mod client;
+mod follow;
+mod paste;
 mod question;
+mod terminal;
 
 pub use arguments::{HELP, Options, UsageError};
 pub use client::{BrokerClient, ClientError};
+pub use follow::follow;
 pub use question::ask;
 
 use std::ffi::OsString;

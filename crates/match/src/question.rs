@@ -3,6 +3,7 @@
 use crate::arguments::Options;
 use crate::asker::asker;
 use crate::client::{BrokerClient, ClientError};
+use crate::follow::follow;
 use crate::{EXIT_ALLOW, EXIT_DENY, say};
 use epithet_wire::broker::{MatchRequest, Request};
 use epithet_wire::display::sanitize_text;
@@ -47,17 +48,12 @@ fn converse(options: &Options, request: MatchRequest) -> Result<u8, ClientError>
         ..Request::default()
     };
     let mut broker = BrokerClient::send(&options.broker, &request, true)?;
-    loop {
-        let reply = broker.next_reply()?;
-        if let Some(text) = reply.output {
-            say(&sanitize_text(text.as_bytes()));
-        }
-        if let Some(result) = reply.result {
-            let error = sanitize_text(result.error.as_bytes());
-            if !error.is_empty() {
-                say(&format!("epithet: {}\n", error.trim_end()));
-            }
-            return Ok(if result.allow { EXIT_ALLOW } else { EXIT_DENY });
-        }
+    let reply = follow(&mut broker, &mut |text| say(text))?;
+    // An answer that is not one is a "no", too.
+    let result = reply.result.unwrap_or_default();
+    let error = sanitize_text(result.error.as_bytes());
+    if !error.is_empty() {
+        say(&format!("epithet: {}\n", error.trim_end()));
     }
+    Ok(if result.allow { EXIT_ALLOW } else { EXIT_DENY })
 }

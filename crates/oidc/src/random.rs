@@ -1,6 +1,8 @@
 //! Values that nobody can guess.
+//!
+//! Straight from the operating system: the generator of aws-lc gathers entropy of its own for some 20 ms before its first
+//! number, which a person would wait for before their browser opens.
 
-use aws_lc_rs::rand;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -12,6 +14,6 @@ pub struct NoRandomness;
 /// 32 random bytes as 43 characters of `[A-Za-z0-9_-]`: state, nonce, PKCE verifier (RFC 7636 section 4.1).
 pub(crate) fn text() -> Result<String, NoRandomness> {
     let mut bytes = [0; 32];
-    rand::fill(&mut bytes).map_err(|_| NoRandomness)?;
+    getrandom::fill(&mut bytes).map_err(|_| NoRandomness)?;
     Ok(URL_SAFE_NO_PAD.encode(bytes))
 }

@@ -1,6 +1,8 @@
-//! The plugin's side: four functions and a question.
+//! The plugin's side: six functions and a question.
 
+use crate::directive::{self, CAN_LOG_OUT, PASTE};
 use crate::fd;
+use crate::invocation::Invocation;
 use crate::secret_buffer::SecretBuffer;
 use crate::{STATE_MAX, TOKEN_MAX};
 use std::fs::File;
@@ -82,6 +84,35 @@ pub fn progress(line: &str) {
         Some(mut stream) => stream.write_all(line.as_bytes()),
         None => io::stderr().write_all(line.as_bytes()),
     };
+}
+
+/// Tells the broker that this plugin understands `EPITHET_ACTION=logout`: see [`Action`](crate::Action).
+///
+/// `epithet logout` then runs it once more with the state of this run. Without a broker that understands, it does nothing.
+pub fn offer_log_out() {
+    direct(CAN_LOG_OUT, None);
+}
+
+/// Tells the broker that an address which the person pastes may be delivered to `url`: `http://127.0.0.1:PORT/path`, or
+/// the same with `[::1]` or `localhost`.
+///
+/// Whoever waits at a terminal can then paste the address on which their browser ended, wherever that runs. It comes as a
+/// GET for `url` with the query of the pasted address, which has `state` and one of `code` and `error`; trust it no more
+/// than a request of a browser. A later offer takes the place of an earlier one. Does nothing without a broker that
+/// understands, or when `url` is no such address (the broker checks).
+pub fn offer_paste(url: &str) {
+    direct(PASTE, Some(url));
+}
+
+/// Writes a directive, where somebody understands it and does not show it.
+fn direct(name: &str, argument: Option<&str>) {
+    if Invocation::from_env().is_none() {
+        return;
+    }
+    if let (Some(mut stream), Some(line)) = (streams().progress.as_ref(), directive::line(name, argument)) {
+        // Best effort, as all progress.
+        let _ = stream.write_all(line.as_bytes());
+    }
 }
 
 /// Hands token and new state to the broker. Return from `main` with success right after.

@@ -28,20 +28,37 @@
 //! Call one of this crate's functions (or [`is_plugin`]) first thing in `main`: descriptors 3 and 4 are adopted
 //! then, before anything else in the program can be given those numbers.
 //!
+//! # Directives
+//!
+//! A line on fd 4 that begins with [`#epithet: `](DIRECTIVE_PREFIX) is for the broker and never shown; an unknown one is
+//! ignored. There are two, written only when `EPITHET_PROTOCOL` is set:
+//!
+//! | line | meaning | function |
+//! |---|---|---|
+//! | `#epithet: can-log-out` | this plugin understands `EPITHET_ACTION=logout` | [`offer_log_out`] |
+//! | `#epithet: paste URL` | a pasted address may be delivered to this loopback URL | [`offer_paste`] |
+//!
+//! A plugin that offered to log out is run by `epithet logout` with `EPITHET_ACTION=logout` ([`Action`]) and its state on
+//! stdin: it revokes what the state stands for, says on fd 4 or stderr what came of it, and exits 0 or not. No token.
+//!
 //! # Running a plugin
 //!
 //! With the feature `host`: `Runner` runs a plugin so that nothing it does can hang, flood or outlive its caller,
 //! `Guard` ends plugins when the broker is killed, and `check` tells a plugin's author what is wrong with it.
 
+mod directive;
 mod fd;
 mod guest;
 mod invocation;
 mod secret_buffer;
 
+pub use directive::{Action, DIRECTIVE_PREFIX};
 pub use fd::close_inherited_on_exec;
 #[cfg(feature = "host")]
 pub use fd::return_large_allocations;
-pub use guest::{finish, is_plugin, keep_streams_from_children, progress, read_state};
+pub use guest::{
+    finish, is_plugin, keep_streams_from_children, offer_log_out, offer_paste, progress, read_state,
+};
 pub use invocation::Invocation;
 
 #[cfg(feature = "host")]

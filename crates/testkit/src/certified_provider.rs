@@ -1,11 +1,10 @@
 //! A certified OpenID Provider (npm `oidc-provider`), so that our client is not only tested against our own provider.
 
 use crate::daemon::Daemon;
+use crate::node_package;
 use crate::wait::DEADLINE;
 use serde_json::Value;
-use std::fs::{self, File};
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
@@ -27,8 +26,7 @@ impl CertifiedProvider {
     /// # Panics
     /// When `node` or `npm` is missing, when it cannot be installed, or when it does not start.
     pub fn start(settings: &Value) -> Self {
-        let folder = folder();
-        install(&folder);
+        let folder = node_package::installed("oidc-provider");
         let mut command = Command::new("node");
         command
             .arg(folder.join("provider.mjs"))
@@ -139,39 +137,5 @@ impl CertifiedProvider {
             "the provider did not do {command:?}:\n{}",
             self.daemon.stdout()
         );
-    }
-}
-
-/// `tests/oidc-provider` of this repository.
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/oidc-provider")
-}
-
-/// Installs what the lock file names, unless it is there. One test process does it, the others wait.
-fn install(folder: &Path) {
-    let uid = rustix::process::getuid().as_raw();
-    let lock = File::create(std::env::temp_dir().join(format!("epithet-oidc-provider-{uid}.lock")))
-        .expect("the temporary folder can be written");
-    lock.lock().expect("a lock on a file of ours");
-    let changed = |path: &str| {
-        fs::metadata(folder.join(path))
-            .and_then(|metadata| metadata.modified())
-            .ok()
-    };
-    let (wanted, installed) = (
-        changed("package-lock.json"),
-        changed("node_modules/.package-lock.json"),
-    );
-    if installed.is_some() && installed >= wanted {
-        return;
-    }
-    let mut command = Command::new("npm");
-    command
-        .args(["ci", "--no-audit", "--no-fund"])
-        .current_dir(folder);
-    match command.output() {
-        Ok(output) if output.status.success() => {}
-        Ok(output) => panic!("npm ci failed: {}", String::from_utf8_lossy(&output.stderr)),
-        Err(error) => panic!("cannot run npm ({error}): apt-get install nodejs npm"),
     }
 }

@@ -21,9 +21,9 @@ pub struct Request {
     /// Log in now, before the first ssh. *Ours.*
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub login: Option<Asker>,
-    /// Forget state, token and every agent. *Ours.*
+    /// Forget state, token and every agent, after the provider was asked to do the same. *Ours.*
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub logout: Option<Empty>,
+    pub logout: Option<Asker>,
 }
 
 /// An object without fields.
@@ -76,6 +76,9 @@ pub struct Asker {
     pub process: u32,
     /// Whether stderr was passed along with the request.
     pub stderr: bool,
+    /// Whether the person wants to log in by pasting an address, whatever else would be possible.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub paste: bool,
 }
 
 /// A reply line; exactly one field is set.
@@ -90,6 +93,10 @@ pub struct Reply {
     /// The answer to `inspect`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inspect: Option<Box<Inspection>>,
+    /// A pasted redirect address may be delivered to this loopback URL, by a GET with the pasted address's query. A
+    /// later one takes the place of an earlier one. *Ours.*
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paste: Option<String>,
 }
 
 impl Reply {
@@ -97,6 +104,14 @@ impl Reply {
     pub fn output(text: impl Into<String>) -> Self {
         Self {
             output: Some(text.into()),
+            ..Self::default()
+        }
+    }
+
+    /// A pasted address may be delivered there.
+    pub fn paste(deliver_to: &crate::LoopbackAddress) -> Self {
+        Self {
+            paste: Some(deliver_to.to_string()),
             ..Self::default()
         }
     }
@@ -262,6 +277,10 @@ mod tests {
             (Reply::allow(), r#"{"result":{"allow":true}}"#),
             (Reply::deny("no"), r#"{"result":{"allow":false,"error":"no"}}"#),
             (Reply::deny(""), r#"{"result":{"allow":false}}"#),
+            (
+                Reply::paste(&"http://127.0.0.1:7/callback".parse().unwrap()),
+                r#"{"paste":"http://127.0.0.1:7/callback"}"#,
+            ),
         ];
         for (reply, line) in lines {
             assert_eq!(serde_json::to_string(&reply).unwrap(), line);

@@ -14,6 +14,12 @@ pub const TOKEN_MAX: usize = 64 * 1024;
 pub const PLUGIN_STDERR_TAIL: usize = 64 * 1024;
 /// How much progress (fd 4) is kept for those who join a run late.
 pub const PROGRESS_MAX: usize = 64 * 1024;
+/// One directive of a plugin (a line on fd 4 that begins with `#epithet: `); a longer one is ignored.
+pub const DIRECTIVE_MAX: usize = 2048;
+/// Directives of a plugin that wait to be read; more are ignored. A plugin has a few in all.
+pub const DIRECTIVES_MAX: usize = 64;
+/// How long a plugin may take to revoke what its state stands for, at logout.
+pub const LOG_OUT_DEADLINE: Duration = Duration::from_secs(15);
 /// How long a plugin may take by default: a person has to find the browser window.
 pub const PLUGIN_DEADLINE: Duration = Duration::from_secs(300);
 /// The shortest and longest deadline that configuration may ask for.

@@ -101,6 +101,9 @@ pub(crate) struct InspectOptions {
 pub(crate) struct LoginOptions {
     #[command(flatten)]
     pub(crate) broker: BrokerChoice,
+    /// Log in with a browser anywhere, and paste here the address on which it ends
+    #[arg(long)]
+    pub(crate) paste: bool,
 }
 
 /// `epithet trust`

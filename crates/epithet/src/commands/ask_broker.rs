@@ -1,9 +1,9 @@
 //! Commands that only ask a running broker.
 
-use crate::cli::BrokerChoice;
+use crate::cli::{BrokerChoice, LoginOptions};
 use anyhow::bail;
-use epithet_match::{BrokerClient, ClientError};
-use epithet_wire::broker::{Asker, Empty, Reply, Request};
+use epithet_match::{BrokerClient, ClientError, follow};
+use epithet_wire::broker::{Asker, Reply, Request};
 use epithet_wire::display::sanitize_text;
 use epithet_wire::limits::SOCKET_PATH_MAX;
 use std::io::{IsTerminal, Write};
@@ -11,53 +11,58 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// `epithet login`
-pub(crate) fn login(choice: &BrokerChoice) -> anyhow::Result<ExitCode> {
+pub(crate) fn login(options: &LoginOptions) -> anyhow::Result<ExitCode> {
     let asker = Asker {
-        terminal: std::io::stderr().is_terminal(),
-        remote_session: std::env::var_os("SSH_CONNECTION").is_some(),
-        command: "epithet login".to_owned(),
-        process: std::process::id(),
-        stderr: false,
+        paste: options.paste,
+        ..asker("epithet login")
     };
-    converse(
-        choice,
-        &Request {
-            login: Some(asker),
-            ..Request::default()
-        },
-    )?;
+    if options.paste && !asker.terminal {
+        bail!("--paste needs a terminal, at which you can paste the address");
+    }
+    let request = Request {
+        login: Some(asker),
+        ..Request::default()
+    };
+    converse(&options.broker, &request)?;
     say("logged in");
     Ok(ExitCode::SUCCESS)
 }
 
 /// `epithet logout`
 pub(crate) fn logout(choice: &BrokerChoice) -> anyhow::Result<ExitCode> {
-    converse(
-        choice,
-        &Request {
-            logout: Some(Empty {}),
-            ..Request::default()
-        },
-    )?;
+    let request = Request {
+        logout: Some(asker("epithet logout")),
+        ..Request::default()
+    };
+    converse(choice, &request)?;
     say("logged out: the broker forgot state, token and every certificate");
     Ok(ExitCode::SUCCESS)
+}
+
+/// This process, as the one who asks.
+fn asker(command: &str) -> Asker {
+    Asker {
+        terminal: std::io::stderr().is_terminal() || std::fs::File::open("/dev/tty").is_ok(),
+        remote_session: std::env::var_os("SSH_CONNECTION").is_some(),
+        command: command.to_owned(),
+        process: std::process::id(),
+        stderr: false,
+        paste: false,
+    }
 }
 
 /// Asks the broker, prints what it says meanwhile to stderr, and returns its last reply. A "no" is an error.
 pub(crate) fn converse(choice: &BrokerChoice, request: &Request) -> anyhow::Result<Reply> {
     let socket = socket(choice)?;
     let mut broker = BrokerClient::send(&socket, request, false).map_err(|error| explain(error, &socket))?;
-    loop {
-        let reply = broker.next_reply().map_err(|error| explain(error, &socket))?;
-        if let Some(text) = &reply.output {
-            let _ = std::io::stderr().write_all(sanitize_text(text.as_bytes()).as_bytes());
-        }
-        match &reply.result {
-            Some(result) if !result.allow => bail!("{}", sanitize_text(result.error.as_bytes()).trim_end()),
-            Some(_) => return Ok(reply),
-            None if reply.inspect.is_some() => return Ok(reply),
-            None => {}
-        }
+    let mut tell = |text: &str| {
+        // A closed terminal is no reason to give up.
+        let _ = std::io::stderr().write_all(text.as_bytes());
+    };
+    let reply = follow(&mut broker, &mut tell).map_err(|error| explain(error, &socket))?;
+    match &reply.result {
+        Some(result) if !result.allow => bail!("{}", sanitize_text(result.error.as_bytes()).trim_end()),
+        _ => Ok(reply),
     }
 }
 

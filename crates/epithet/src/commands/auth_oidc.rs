@@ -1,5 +1,6 @@
 //! `epithet auth oidc`: the plugin that ships with Epithet. What it knows is in the crate; here are its streams and flags.
 
+mod log_out;
 mod options;
 mod screen;
 
@@ -28,6 +29,9 @@ pub(crate) fn run(global: &Global, options: OidcOptions) -> anyhow::Result<ExitC
     let login = options::login(options, config.auth.oidc, http)?;
     let is_plugin = epithet_plugin::is_plugin();
     let state = epithet_plugin::read_state().context("cannot read the state on stdin")?;
+    if epithet_plugin::Action::from_env() == epithet_plugin::Action::LogOut {
+        return log_out::run(&login, &state);
+    }
     // A browser that stays open must hold neither the token's stream nor the state's.
     epithet_plugin::keep_streams_from_children().context("cannot keep the plugin's streams to itself")?;
     let outcome = crate::runtime::run(1, |ending| async move {
@@ -37,8 +41,11 @@ pub(crate) fn run(global: &Global, options: OidcOptions) -> anyhow::Result<ExitC
         Ok(finished.context("the login was given up")??)
     })?;
     match is_plugin {
-        true => epithet_plugin::finish(outcome.token.expose(), outcome.state.expose())
-            .context("cannot hand over the token")?,
+        true => {
+            epithet_plugin::offer_log_out();
+            epithet_plugin::finish(outcome.token.expose(), outcome.state.expose())
+                .context("cannot hand over the token")?;
+        }
         false => print_check(&outcome)?,
     }
     Ok(ExitCode::SUCCESS)

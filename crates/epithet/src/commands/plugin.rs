@@ -107,6 +107,9 @@ fn run_once(
                 for line in piece.text.lines() {
                     let _ = writeln!(std::io::stdout(), "fd 4  {line}");
                 }
+                for directive in piece.directives {
+                    let _ = writeln!(std::io::stdout(), "fd 4  (for the broker) {directive}");
+                }
             }
         };
         let running = runner.observe(&state, &invocation, sink, ending);

@@ -15,5 +15,6 @@ mod browsers;
 mod certificates;
 mod keys;
 mod logging_in;
+mod other_flows;
 mod outages;
 mod support;

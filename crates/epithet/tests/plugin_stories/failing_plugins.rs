@@ -178,7 +178,7 @@ fn a_plugin_that_does_not_finish_is_ended_at_the_deadline_with_everything_it_sta
     let ca = FakeCa::start(|_| certificate());
     let stage = Stage::new(&ca.public_line());
     // Ignores what it is told, and has started somebody who does so too.
-    let plugin = Plugin::write(&stage.home, "trap '' TERM; (trap '' TERM; sleep 600) & sleep 600");
+    let plugin = Plugin::write(&stage.home, "trap '' TERM; (trap '' TERM; sleep 120) & sleep 120");
     let _broker = stage.broker(&ca.url(), plugin.command(), ["--auth-timeout", "1s"]);
 
     let refused = stage.log_in("127.0.0.1");
@@ -204,7 +204,7 @@ fn a_helper_that_a_plugin_leaves_behind_holds_up_nobody() {
     // As a browser would, it keeps all streams of the plugin open.
     let plugin = Plugin::write(
         &stage.home,
-        r#"sleep 600 & echo $! > "$folder/helper"; printf token; printf state >&3"#,
+        r#"sleep 120 & echo $! > "$folder/helper"; printf token; printf state >&3"#,
     );
     let broker = stage.broker(&ca.url(), plugin.command(), []);
 

@@ -1,6 +1,6 @@
 //! Many who wait for one login: it runs once, everybody hears it, nobody's leaving harms the others.
 
-use crate::support::{FakeCa, Gate, Plugin, Stage, certificate, is_gone, output};
+use crate::support::{FakeCa, Gate, Plugin, Stage, certificate, is_gone};
 use epithet_testkit::{DEADLINE, Daemon, wait_until};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::io::Write as _;
@@ -133,7 +133,7 @@ fn ctrl_c_in_one_of_three_terminals_leaves_the_others_served() {
 fn the_last_one_to_leave_ends_the_plugin_with_everything_it_started() {
     let ca = FakeCa::start(|_| certificate());
     let stage = Stage::new(&ca.public_line());
-    let plugin = Plugin::write(&stage.home, &format!("sleep 600 & {ASKS}"));
+    let plugin = Plugin::write(&stage.home, &format!("sleep 120 & {ASKS}"));
     let _gate = Gate::of(&plugin);
     let broker = stage.broker(&ca.url(), plugin.command(), []);
     let mut waiting: Vec<Daemon> = ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
@@ -187,7 +187,7 @@ fn a_terminal_that_stopped_reading_holds_up_nobody() {
     gate.open();
     assert!(other.wait(DEADLINE).unwrap().success(), "{}", other.stderr());
     drop(deaf.stderr.take());
-    deaf.wait().unwrap();
+    wait_until(DEADLINE, || deaf.try_wait().unwrap()).expect("ssh ends");
 }
 
 #[test]
@@ -210,9 +210,5 @@ fn those_who_waited_share_a_failure_as_well() {
         let said = ssh.stderr().wait_for_end(DEADLINE).unwrap();
         assert!(said.contains("it said: you said no"), "{said}");
     }
-    assert_eq!(plugin.runs(), 1);
-    // All of them were told, so nobody has to be told again what was already said.
-    let quiet = stage.log_in("127.0.0.4");
-    assert!(output(quiet).contains("the last login was not completed"));
     assert_eq!(plugin.runs(), 1);
 }

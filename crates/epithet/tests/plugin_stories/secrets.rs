@@ -1,81 +1,218 @@
-//! What is secret shows nowhere: not in a file, a log, an argument, an environment, nor in what the broker tells.
+//! State and token are in the memory of broker and plugin, and nowhere else: a word that is in both of them is looked
+//! for everywhere a curious process of the same person could look.
 
-use crate::support::{FakeCa, Plugin, Stage, certificate, output, processes, start};
-use std::path::Path;
+use crate::support::{FakeCa, Gate, Plugin, Stage, certificate, processes, refusal, start};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use epithet_testkit::{Broker, DEADLINE, plugin_script};
+use rustix::process::Signal;
+use std::path::{Path, PathBuf};
 
-const TOKEN: &str = "canary-in-the-token-5f1d";
-const STATE: &str = "canary-in-the-state-77c2";
+/// The word. No file has it in one piece, the plugin's script included.
+const CANARY: [&str; 2] = ["canary-x7Qz", "-kept-in-memory"];
 
-/// Every file below a folder that contains one of the canaries.
-fn files_with_canaries(folder: &Path, found: &mut Vec<String>) {
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let (path, kind) = (entry.path(), entry.file_type().unwrap());
-        if kind.is_dir() {
-            files_with_canaries(&path, found);
-        } else if kind.is_file() {
-            let content = std::fs::read(&path).unwrap_or_default();
-            if has_canary(&content) {
-                found.push(path.display().to_string());
-            }
-        }
-    }
+/// A plugin whose token and state have the word in them. The second run waits, holding its state; the third fails with
+/// the word already on stdout; the fourth has a token that has to be encoded.
+fn singing_plugin(stage: &Stage) -> PathBuf {
+    let [front, back] = CANARY;
+    let text = format!(
+        "#!/bin/sh\n\
+         given=$(cat)\n\
+         run=$(($(cat run 2>/dev/null || echo 0) + 1))\n\
+         echo $run > run\n\
+         word='{front}'; word=$word'{back}'\n\
+         [ $run = 1 ] || [ \"$given\" = \"state $word\" ] || exit 9\n\
+         echo \"run $run waits, with ${{#given}} bytes of state\" >&4\n\
+         [ $run != 2 ] || read -r _ < plugin/gate\n\
+         printf 'token-%s-%s' $run \"$word\"\n\
+         [ $run != 4 ] || echo\n\
+         printf 'state %s' \"$word\" >&3\n\
+         [ $run != 3 ] || exit 3\n"
+    );
+    plugin_script(stage.home.path(), "singing.sh", &text)
 }
 
-fn has_canary(bytes: &[u8]) -> bool {
-    [TOKEN, STATE].iter().any(|canary| {
-        bytes
-            .windows(canary.len())
-            .any(|window| window == canary.as_bytes())
-    })
-}
-
-#[test]
-fn canaries_in_token_and_state_are_found_nowhere() {
-    let ca = FakeCa::start(|_| certificate());
-    let stage = Stage::new(&ca.public_line());
-    // The script itself holds them encoded: it is a file too.
-    let encode = |text: &str| {
-        text.bytes()
-            .map(|byte| format!("\\{byte:03o}"))
+/// The word in the forms in which it could be written down.
+fn forms() -> Vec<Vec<u8>> {
+    let word = CANARY.concat();
+    let mut forms = vec![word.clone().into_bytes()];
+    forms.push(
+        word.bytes()
+            .map(|byte| format!("{byte:02x}"))
             .collect::<String>()
-    };
-    let body = format!(
-        "printf '{}'; printf '{}' >&3; rm -f \"$folder\"/stdin.*",
-        encode(TOKEN),
-        encode(STATE)
+            .into_bytes(),
     );
-    let plugin = Plugin::write(&stage.home, &body);
-    let log = stage.home.join("broker.log").display().to_string();
-    let mut command = stage.agent(
-        &ca.url(),
-        plugin.command(),
-        ["-vvv", "--log-file", &log, "--token-reuse", "0s"],
-    );
-    command.env("RUST_BACKTRACE", "1");
-    let mut broker = start(command);
-    output(stage.log_in("127.0.0.1"));
-    output(stage.log_in("127.0.0.2"));
-    assert_eq!(ca.tokens(), [TOKEN, TOKEN], "the canary did travel");
-
-    let mut found = Vec::new();
-    files_with_canaries(stage.home.path(), &mut found);
-    assert!(found.is_empty(), "{found:?}");
-    assert!(!has_canary(broker.log().text().as_bytes()));
-    assert!(!has_canary(stage.inspect(&broker).to_string().as_bytes()));
-    for process in processes() {
-        assert!(!has_canary(&process.command_line), "process {}", process.pid);
-        if let Ok(environment) = &process.environment {
-            assert!(!has_canary(environment), "process {}", process.pid);
+    let list: Vec<String> = word.bytes().map(|byte| byte.to_string()).collect();
+    forms.push(list.join(", ").into_bytes());
+    // In base64 it looks different by where it begins; its edges mix with what is around it.
+    for before in 0..3 {
+        let bytes = [vec![b'.'; before], word.clone().into_bytes()].concat();
+        for text in [STANDARD_NO_PAD.encode(&bytes), URL_SAFE_NO_PAD.encode(&bytes)] {
+            forms.push(text.as_bytes()[4..text.len() - 4].to_vec());
         }
     }
-    let limits = std::fs::read_to_string(format!("/proc/{}/limits", broker.daemon().pid())).unwrap();
-    let core = limits
+    forms
+}
+
+fn contains(bytes: &[u8], word: &[u8]) -> bool {
+    bytes.windows(word.len()).any(|window| window == word)
+}
+
+#[track_caller]
+fn is_clean(place: &str, bytes: &[u8]) {
+    for form in forms() {
+        assert!(
+            !contains(bytes, &form),
+            "{place} has the secret, as {}",
+            String::from_utf8_lossy(&form)
+        );
+    }
+}
+
+/// Every regular file below a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            found.extend(files(&entry.path()));
+        } else if kind.is_file() {
+            found.push(entry.path());
+        }
+    }
+    found
+}
+
+fn files_are_clean(stage: &Stage) {
+    let files = files(stage.home.path());
+    for name in ["singing.sh", "ssh-config.conf", "agent.log"] {
+        assert!(
+            files.iter().any(|path| path.ends_with(name)),
+            "{name} is among what is searched"
+        );
+    }
+    for path in files {
+        is_clean(&path.display().to_string(), &std::fs::read(&path).unwrap());
+    }
+}
+
+fn processes_are_clean() {
+    let all = processes();
+    for part in ["singing.sh", "epithet\0agent", "--hash"] {
+        let seen = |bytes: &[u8]| contains(bytes, part.as_bytes());
+        assert!(
+            all.iter().any(|process| seen(&process.command_line)),
+            "{part} is among who is searched"
+        );
+    }
+    for process in all {
+        let name = format!("process {}", process.pid);
+        is_clean(&format!("the command line of {name}"), &process.command_line);
+        // What this user may not read is kept from everybody like them.
+        if let Ok(environment) = process.environment {
+            is_clean(&format!("the environment of {name}"), &environment);
+        }
+    }
+}
+
+fn inspection_is_clean(stage: &Stage, broker: &Broker) {
+    is_clean("inspect --json", stage.inspect(broker).to_string().as_bytes());
+    let socket = broker.socket().display().to_string();
+    let page = epithet_testkit::Finished::of(stage.epithet(["inspect", "--broker", &socket]), DEADLINE);
+    is_clean("inspect", page.success().stdout.as_bytes());
+}
+
+/// Core dumps are off for the broker and for whoever it starts.
+fn no_core_is_dumped(pid: i32) {
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let line = limits
         .lines()
         .find(|line| line.starts_with("Max core file size"))
         .unwrap();
-    assert_eq!(
-        core.split_whitespace().filter(|word| *word == "0").count(),
-        2,
-        "{core}"
+    let words: Vec<&str> = line.split_whitespace().collect();
+    assert_eq!(words[4..6], ["0", "0"], "process {pid}: {line}");
+}
+
+#[test]
+fn a_word_in_state_and_token_is_found_in_no_file_log_process_or_inspection() {
+    let ca = FakeCa::start(|asked| match asked.number {
+        2 => refusal(401, "once more"),
+        _ => certificate(),
+    });
+    let stage = Stage::new(&ca.public_line());
+    let gate_keeper = Plugin::counting(&stage.home);
+    let mut gate = Gate::of(&gate_keeper);
+    let plugin = singing_plugin(&stage);
+    stage.home.write("tmp/.kept", "");
+    let log = stage.home.join("agent.log");
+    let mut command = stage.agent(&ca.url(), plugin.to_str().unwrap(), ["-vvv"]);
+    command
+        .arg("--log-file")
+        .arg(&log)
+        .env("TMPDIR", stage.home.join("tmp"));
+    let mut broker = start(command);
+    stage.log_in("127.0.0.1").success();
+
+    // The second connection's 401 leads to a run that is given the state, and waits.
+    let mut waiting = stage.begin("127.0.0.2");
+    let word = CANARY.concat();
+    waiting.expect_line(
+        &format!("run 2 waits, with {} bytes", word.len() + "state ".len()),
+        DEADLINE,
     );
+    // A third one's `match` waits as well.
+    let mut other = stage.begin("127.0.0.3");
+    other.expect_line("run 2 waits", DEADLINE);
+    processes_are_clean();
+    files_are_clean(&stage);
+    inspection_is_clean(&stage, &broker);
+    let broker_pid = i32::try_from(broker.daemon().pid()).unwrap();
+    let children: Vec<i32> = processes()
+        .iter()
+        .filter(|process| process.parent == broker_pid)
+        .map(|process| process.pid)
+        .collect();
+    assert_eq!(children.len(), 2, "the guard and the plugin");
+    no_core_is_dumped(broker_pid);
+    for child in children {
+        no_core_is_dumped(child);
+    }
+    gate.open();
+    for ssh in [&mut waiting, &mut other] {
+        assert!(ssh.wait(DEADLINE).unwrap().success(), "{}", ssh.stderr());
+        is_clean("ssh's stderr", &ssh.stderr().bytes());
+    }
+
+    // A login that fails halfway, and one whose token is encoded.
+    for succeeds in [false, true] {
+        let login = stage.epithet_login_from_terminal(&broker);
+        assert_eq!(login.status.success(), succeeds, "{login:?}");
+        is_clean("the terminal", login.stdout.as_bytes());
+    }
+    stage.log_in("127.0.0.4").success();
+    assert!(
+        ca.asked().last().unwrap().encoding.is_some(),
+        "the CA was sent the encoded token"
+    );
+    assert!(
+        contains(&ca.asked()[0].token, word.as_bytes()),
+        "the CA is the one who gets it"
+    );
+    inspection_is_clean(&stage, &broker);
+    is_clean("sshd's log", stage.sshd.log().as_bytes());
+    let said = std::fs::read_to_string(&log).unwrap();
+    for part in [
+        "auth plugin started",
+        "auth plugin failed",
+        "auth plugin succeeded",
+        "certificate received",
+    ] {
+        assert!(said.contains(part), "{part} is in the log");
+    }
+
+    // Not even a crash writes it down.
+    broker.daemon().signal(Signal::ABORT);
+    broker.daemon().wait(DEADLINE).expect("a crash ends it");
+    is_clean("the broker's stderr", &broker.log().bytes());
+    files_are_clean(&stage);
 }

@@ -6,6 +6,7 @@
 //! went wrong to a person.
 
 mod command;
+mod directive;
 mod error;
 mod group;
 mod guard;
@@ -17,10 +18,11 @@ mod stdin;
 mod streams;
 
 pub use command::{CommandError, PluginCommand};
+pub use directive::Directive;
 pub use error::{Evidence, RunError};
 pub use guard::{Guard, guard_main};
 pub use progress::{Progress, ProgressFeed, ProgressSink, progress_channel};
-pub use runner::{Observation, Reply, RunLimits, Runner};
+pub use runner::{Farewell, Observation, Reply, RunLimits, Runner};
 pub use streams::{Exit, Stream, Transcript};
 
 pub(crate) use stdin::Stdin;

@@ -1,7 +1,8 @@
 //! Progress on its way from the plugin to whoever shows it: bounded, harmless, and never a reason to wait.
 
+use super::directive::{Directive, Sieve, Sifted};
 use epithet_wire::display::sanitize_text;
-use epithet_wire::limits::PROGRESS_MAX;
+use epithet_wire::limits::{DIRECTIVES_MAX, PROGRESS_MAX};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
@@ -31,6 +32,8 @@ pub struct Progress {
     pub text: String,
     /// How many bytes before it were dropped because nobody read in time.
     pub skipped: u64,
+    /// What the plugin said to the broker meanwhile, and not to people.
+    pub directives: Vec<Directive>,
 }
 
 struct Writer(Arc<Shared>);
@@ -48,6 +51,8 @@ struct Queue {
     skipped: u64,
     /// The end of the last chunk, when its meaning depends on the next one.
     undecided: Vec<u8>,
+    sieve: Sieve,
+    directives: Vec<Directive>,
     closed: bool,
 }
 
@@ -101,11 +106,20 @@ impl Queue {
     fn close(&mut self) {
         let rest = std::mem::take(&mut self.undecided);
         self.store(&rest);
+        let last = self.sieve.finish();
+        self.keep(last);
         self.closed = true;
     }
 
     fn store(&mut self, chunk: &[u8]) {
-        let text = sanitize_text(chunk);
+        let sifted = self.sieve.sift(&sanitize_text(chunk));
+        self.keep(sifted);
+    }
+
+    fn keep(&mut self, sifted: Sifted) {
+        let Sifted { text, directives } = sifted;
+        let room = DIRECTIVES_MAX - self.directives.len();
+        self.directives.extend(directives.into_iter().take(room));
         if text.is_empty() {
             return;
         }
@@ -124,11 +138,15 @@ impl Queue {
     }
 
     fn pop(&mut self) -> Option<Progress> {
-        let text = self.pieces.pop_front()?;
+        if self.pieces.is_empty() && self.directives.is_empty() {
+            return None;
+        }
+        let text = self.pieces.pop_front().unwrap_or_default();
         self.bytes -= text.len();
         Some(Progress {
             text,
             skipped: std::mem::take(&mut self.skipped),
+            directives: std::mem::take(&mut self.directives),
         })
     }
 }
@@ -218,6 +236,20 @@ mod tests {
         let (text, skipped) = through(&vec![&chunk[..]; 1000]);
         assert!(text.len() <= PROGRESS_MAX && text.len() > PROGRESS_MAX - 2 * PIECE);
         assert_eq!(text.len() as u64 + skipped, 1_000_000);
+    }
+
+    #[test]
+    fn directives_survive_a_flood_of_text_and_a_flood_of_directives_is_bounded() {
+        let mut queue = Queue::default();
+        queue.push(b"#epithet: can-log-out\n");
+        for _ in 0..1000 {
+            queue.push(&[b'x'; 1000]);
+        }
+        assert_eq!(queue.pop().unwrap().directives, [Directive::CanLogOut]);
+        for _ in 0..1000 {
+            queue.push(b"\n#epithet: can-log-out\r\n");
+        }
+        assert_eq!(queue.pop().unwrap().directives.len(), DIRECTIVES_MAX);
     }
 
     #[test]

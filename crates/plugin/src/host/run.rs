@@ -8,7 +8,7 @@ use super::runner::{Observation, Reply, Runner};
 use super::start::start;
 use super::stdin::Writing;
 use super::streams::{Exit, Stream, StreamTrouble, Streams, Transcript};
-use crate::Invocation;
+use crate::{Action, Invocation};
 use epithet_wire::{PluginState, SecretBytes, Token, TokenError};
 use std::ffi::OsString;
 use std::io;
@@ -45,6 +45,9 @@ impl Run {
         let outcome = self.judge(&heard, ended).and_then(|()| self.reply(&heard));
         match &outcome {
             Ok(_) => tracing::debug!(elapsed = ?heard.elapsed, "plugin.succeeded"),
+            Err(RunError::EmptyToken { .. }) if self.runner.action == Action::LogOut => {
+                tracing::debug!(elapsed = ?heard.elapsed, "plugin.logged_out");
+            }
             Err(error) => tracing::debug!(%error, elapsed = ?heard.elapsed, "plugin.failed"),
         }
         Observation {

@@ -7,7 +7,7 @@ use super::progress::ProgressSink;
 use super::run::Run;
 use super::stdin::Stdin;
 use super::streams::Transcript;
-use crate::Invocation;
+use crate::{Action, Invocation};
 use epithet_wire::limits::{PLUGIN_DEADLINE, PLUGIN_KILL_AFTER, PLUGIN_STREAM_GRACE};
 use epithet_wire::{PluginState, Token};
 use std::ffi::OsString;
@@ -51,6 +51,15 @@ pub struct Reply {
     pub elapsed: Duration,
 }
 
+/// What a successful logout left to say.
+#[derive(Debug, Clone)]
+pub struct Farewell {
+    /// The end of what the plugin wrote to stderr, harmless for a terminal; for the person.
+    pub stderr: String,
+    /// From start to the last stream's end.
+    pub elapsed: Duration,
+}
+
 /// One run in full: what went over the streams, and what it amounts to.
 #[derive(Debug)]
 pub struct Observation {
@@ -69,6 +78,7 @@ pub struct Runner {
     pub(super) variables: Vec<(OsString, OsString)>,
     pub(super) directory: Option<PathBuf>,
     pub(super) stdin: Stdin,
+    pub(super) action: Action,
 }
 
 impl Runner {
@@ -81,6 +91,7 @@ impl Runner {
             variables: Vec::new(),
             directory: None,
             stdin: Stdin::Ends,
+            action: Action::LogIn,
         }
     }
 
@@ -135,6 +146,31 @@ impl Runner {
         cancel: CancellationToken,
     ) -> Result<Reply, RunError> {
         self.observe(state, invocation, progress, cancel).await.outcome
+    }
+
+    /// Runs the plugin once to revoke what `state` stands for ([`Action::LogOut`]). Only for a plugin that offered it.
+    ///
+    /// No token is expected; what it prints all the same, and any new state, is dropped.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run). The state is as good as spent in any case.
+    pub async fn log_out(
+        &self,
+        state: &PluginState,
+        invocation: &Invocation,
+        progress: ProgressSink,
+        cancel: CancellationToken,
+    ) -> Result<Farewell, RunError> {
+        let mut runner = self.clone();
+        runner.action = Action::LogOut;
+        let observation = runner.observe(state, invocation, progress, cancel).await;
+        match observation.outcome {
+            Ok(_) | Err(RunError::EmptyToken { .. }) => Ok(Farewell {
+                stderr: observation.transcript.stderr(),
+                elapsed: observation.transcript.elapsed,
+            }),
+            Err(error) => Err(error),
+        }
     }
 
     /// Runs the plugin once and tells everything about it.

@@ -5,7 +5,7 @@ use super::guard::Listing;
 use super::runner::Runner;
 use super::streams::Streams;
 use crate::fd::start_clean;
-use crate::{Invocation, PROGRESS_FD, STATE_FD};
+use crate::{Action, Invocation, PROGRESS_FD, STATE_FD};
 use command_fds::{CommandFdExt, FdMapping};
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -62,6 +62,7 @@ fn spawn(runner: &Runner, invocation: &Invocation, path: OsString) -> io::Result
     command
         .env("PATH", path)
         .envs(invocation.variables())
+        .env(Action::VARIABLE, runner.action.value())
         .envs(runner.variables.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::from(stdin))
         .stdout(Stdio::from(stdout))

@@ -73,11 +73,21 @@ impl Hostile {
         marked_processes(&format!("HOSTILE_MARK={}", self.mark))
     }
 
+    /// What the kernel is still taking down has a moment to be gone.
     pub(crate) fn assert_nothing_is_left(&self) {
+        let deadline = std::time::Instant::now() + Duration::from_secs(1);
+        while !self.left().is_empty() && std::time::Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+        let left = self.left();
+        let states: Vec<_> = left
+            .iter()
+            .map(|process| std::fs::read_to_string(format!("/proc/{process}/stat")))
+            .collect();
         assert_eq!(
-            self.left(),
+            left,
             [0; 0],
-            "processes that outlived {}",
+            "processes that outlived {}: {states:?}",
             self.runner.command()
         );
     }

@@ -4,7 +4,7 @@ use crate::cli::OidcOptions;
 use crate::config::OidcSection;
 use anyhow::{Context, bail};
 use epithet_oidc::browser::BrowserChoice;
-use epithet_oidc::{ClientKey, Http, Issuer, LoginOptions, Secret, Surroundings};
+use epithet_oidc::{ClientKey, Flow, FlowChoice, Http, Issuer, LoginOptions, Secret, Surroundings};
 use epithet_wire::format_duration;
 use epithet_wire::limits::{PLUGIN_DEADLINE, PLUGIN_DEADLINE_RANGE};
 use std::path::{Path, PathBuf};
@@ -83,6 +83,10 @@ pub(super) fn login(
         login.scopes = scopes;
     }
     set(&mut login.flow, "--flow", options.flow.or(section.flow))?;
+    // The person who asks knows best where their browser is (`epithet login --paste`).
+    if std::env::var_os("EPITHET_PASTE").is_some_and(|value| value == "1") {
+        login.flow = FlowChoice::Only(Flow::Paste);
+    }
     set(
         &mut login.redirect_host,
         "--redirect-host",

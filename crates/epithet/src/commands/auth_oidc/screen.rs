@@ -34,6 +34,9 @@ impl LoginUi for Screen {
         {
             epithet_plugin::progress(&code);
         }
+        if let Notice::Paste { deliver_to, .. } = notice {
+            epithet_plugin::offer_paste(deliver_to.as_str());
+        }
     }
 
     fn open_browser(&mut self, url: &Url) -> Result<(), BrowserError> {
@@ -43,7 +46,7 @@ impl LoginUi for Screen {
     fn pasted(&mut self) -> Pin<Box<dyn Future<Output = Option<String>> + Send + '_>> {
         let is_plugin = self.is_plugin;
         Box::pin(async move {
-            // As a plugin, stdin was the state: the pasted address comes as a request to the listener instead.
+            // As a plugin, stdin was the state; what is pasted at the waiting terminal comes to the listener instead.
             if is_plugin {
                 return None;
             }

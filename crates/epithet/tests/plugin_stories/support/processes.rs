@@ -6,6 +6,7 @@ use std::io;
 #[derive(Debug)]
 pub(crate) struct Process {
     pub(crate) pid: i32,
+    pub(crate) parent: i32,
     pub(crate) group: i32,
     /// It has ended and only waits to be collected.
     pub(crate) is_zombie: bool,
@@ -29,7 +30,8 @@ fn look_at(pid: i32) -> Option<Process> {
     let state = fields.next()?;
     Some(Process {
         pid,
-        group: fields.nth(1)?.parse().ok()?,
+        parent: fields.next()?.parse().ok()?,
+        group: fields.next()?.parse().ok()?,
         is_zombie: matches!(state, "Z" | "X"),
         command_line: std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default(),
         environment: std::fs::read(format!("/proc/{pid}/environ")),

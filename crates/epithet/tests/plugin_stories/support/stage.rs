@@ -147,6 +147,46 @@ impl Stage {
         Daemon::start("ssh", self.ssh(host), None)
     }
 
+    /// The question that ssh asks about a host, without an ssh around it.
+    pub(crate) fn question(&self, broker: &Broker, host: &str) -> Vec<String> {
+        let digits = host.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
+        [
+            self.program.with_file_name("epithet-match").display().to_string(),
+            format!("--host={host}"),
+            format!("--port={}", self.sshd.port()),
+            format!("--user={}", self.home.user().name()),
+            format!("--hash={digits:0<40}"),
+            format!("--broker={}", broker.socket().display()),
+        ]
+        .into()
+    }
+
+    /// Asks it without a terminal.
+    pub(crate) fn ask(&self, broker: &Broker, host: &str) -> Finished {
+        let mut command = self.home.command("setsid");
+        command.args(self.question(broker, host));
+        Finished::of(command, DEADLINE)
+    }
+
+    /// Asks it in a terminal, which is stdout.
+    pub(crate) fn ask_from_terminal(&self, broker: &Broker, host: &str) -> Finished {
+        let mut command = self.home.command("script");
+        command.args(["-qefc", &self.question(broker, host).join(" "), "/dev/null"]);
+        Finished::of(command, DEADLINE)
+    }
+
+    /// Runs `epithet login` in a terminal, which is stdout.
+    pub(crate) fn epithet_login_from_terminal(&self, broker: &Broker) -> Finished {
+        let line = format!(
+            "{} login --broker {}",
+            self.program.display(),
+            broker.socket().display()
+        );
+        let mut command = self.home.command("script");
+        command.args(["-qefc", &line, "/dev/null"]);
+        Finished::of(command, DEADLINE)
+    }
+
     /// What `epithet inspect --json` says.
     pub(crate) fn inspect(&self, broker: &Broker) -> Value {
         let socket = broker.socket().display().to_string();
