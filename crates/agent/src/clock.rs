@@ -3,6 +3,7 @@
 //! A certificate ends by the calendar. But the calendar can be set back, so an agent also counts: whichever says
 //! first that the certificate has ended is believed.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -22,8 +23,65 @@ const BOOT_CLOCK: ClockId = ClockId::Boottime;
 #[cfg(not(target_os = "linux"))]
 const BOOT_CLOCK: ClockId = ClockId::Monotonic;
 
-impl Now {
+/// Where the time comes from: the system, or the system shifted by a test.
+///
+/// Clones of one clock are shifted together.
+#[derive(Debug, Clone, Default)]
+pub struct Clock {
+    shift: Option<Arc<Mutex<Shift>>>,
+}
+
+/// How far a test has moved the time.
+#[derive(Debug, Clone, Copy, Default)]
+struct Shift {
+    /// Seconds by which the calendar was set forward, or back.
+    calendar: i64,
+    /// How long the machine slept in addition.
+    slept: Duration,
+}
+
+impl Clock {
+    /// A clock that tests can move.
+    pub fn movable() -> Self {
+        Self {
+            shift: Some(Arc::default()),
+        }
+    }
+
     /// The present moment.
+    pub fn now(&self) -> Now {
+        let now = Now::read();
+        let Some(shift) = &self.shift else { return now };
+        let shift = *shift.lock().unwrap_or_else(PoisonError::into_inner);
+        Now {
+            unix: now.unix.saturating_add_signed(shift.calendar),
+            boot: now.boot.saturating_add(shift.slept),
+        }
+    }
+
+    /// Lets the machine sleep: both clocks go on. Does nothing to the system's own clock.
+    pub fn sleep(&self, time: Duration) {
+        self.shift(|shift| {
+            shift.slept = shift.slept.saturating_add(time);
+            let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+            shift.calendar = shift.calendar.saturating_add(seconds);
+        });
+    }
+
+    /// Sets the calendar forward or back by so many seconds, as a person or a time server does.
+    pub fn set_calendar(&self, seconds: i64) {
+        self.shift(|shift| shift.calendar = shift.calendar.saturating_add(seconds));
+    }
+
+    fn shift(&self, change: impl FnOnce(&mut Shift)) {
+        if let Some(shift) = &self.shift {
+            change(&mut shift.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+}
+
+impl Now {
+    /// The present moment by the system's clocks.
     pub fn read() -> Self {
         let unix = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)

@@ -1,13 +1,12 @@
 //! One client of an agent: reads a message, asks the firewall, answers, and again.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::UnixStream;
 use tracing::{debug, info, warn};
-
-use std::sync::Arc;
 
 use crate::clock::Now;
 use crate::credential::Credential;
@@ -16,6 +15,8 @@ use crate::frame;
 use crate::message::{Reply, Request, is_session_bind};
 use crate::promise::Promise;
 use crate::session::Session;
+use crate::socket::AgentSettings;
+use crate::watcher::Watcher;
 
 /// A message buffer larger than this is given back after use; ordinary messages are well under 4 KiB.
 const BUFFER_KEPT: usize = 16 * 1024;
@@ -58,11 +59,10 @@ impl Shared {
 pub(crate) async fn serve(
     mut stream: UnixStream,
     promise: Promise,
-    rules: Rules,
-    wait: Duration,
+    settings: Arc<AgentSettings>,
     shared: Arc<Shared>,
 ) {
-    if let Err(error) = converse(&mut stream, &promise, rules, wait, &shared).await {
+    if let Err(error) = converse(&mut stream, &promise, &settings, &shared).await {
         debug!(%error, "agent connection closed");
     }
 }
@@ -70,24 +70,30 @@ pub(crate) async fn serve(
 async fn converse(
     stream: &mut UnixStream,
     promise: &Promise,
-    rules: Rules,
-    wait: Duration,
+    settings: &AgentSettings,
     shared: &Shared,
 ) -> io::Result<()> {
+    let rules = Rules {
+        allow_forwarding: settings.allow_forwarding,
+        require_bind: settings.require_bind,
+    };
     let mut session = Session::default();
     let mut message = Vec::new();
     while frame::read(stream, &mut message).await? {
-        let request = Request::decode(&message);
+        let (asked, request) = (Instant::now(), Request::decode(&message));
         if matches!(request, Request::Malformed { .. }) && is_session_bind(&message) {
             session.poison();
         }
         let credential = match request {
-            Request::Identities | Request::Sign(_) => promise.settled(wait).await,
+            Request::Identities | Request::Sign(_) => promise.settled(settings.wait).await,
             _ => promise.credential(),
         };
-        let now = Now::read();
+        let now = settings.clock.now();
         shared.note_request(now);
         let verdict = firewall::answer(&mut session, credential.as_deref(), rules, &request, now);
+        if let Some(watcher) = &settings.watcher {
+            tell(watcher.as_ref(), &request, &verdict, asked);
+        }
         let reply = carry_out(verdict, promise, &session, credential.as_deref(), shared);
         // Not held while the peer takes its time to read, so that a withdrawn key is really gone.
         drop(credential);
@@ -97,6 +103,17 @@ async fn converse(
         }
     }
     Ok(())
+}
+
+/// Tells the watcher about an answer.
+fn tell(watcher: &dyn Watcher, request: &Request<'_>, verdict: &Verdict, asked: Instant) {
+    match (request, verdict) {
+        (Request::Identities, Verdict::Reply(Reply::Identity { .. })) => watcher.listed(asked, 1),
+        (Request::Identities, _) => watcher.listed(asked, 0),
+        (Request::Sign(_), Verdict::Reply(_)) => watcher.signed(asked),
+        (Request::Sign(_), Verdict::Refuse(_, refusal)) => watcher.refused(asked, &refusal.to_string()),
+        _ => {}
+    }
 }
 
 /// Does and logs what the firewall decided.

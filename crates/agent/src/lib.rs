@@ -19,11 +19,13 @@ mod promise;
 pub mod session;
 mod socket;
 pub mod userauth;
+mod watcher;
 
-pub use clock::Now;
+pub use clock::{Clock, Now};
 pub use credential::{Credential, CredentialError};
 pub use firewall::{Refusal, Rules, Verdict};
 pub use message::{Reply, Request};
 pub use promise::{Fulfil, Promise};
 pub use session::Session;
 pub use socket::{Activity, AgentSettings, AgentSocket};
+pub use watcher::Watcher;

@@ -15,9 +15,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::clock::Clock;
 use crate::connection::{self, Shared};
-use crate::firewall::Rules;
 use crate::promise::Promise;
+use crate::watcher::Watcher;
 
 /// How many connections may wait to be accepted: as many as are served at once.
 const BACKLOG: i32 = 64;
@@ -25,7 +26,7 @@ const BACKLOG: i32 = 64;
 const ACCEPT_BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// How an agent behaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct AgentSettings {
     /// See [`Rules::allow_forwarding`].
     pub allow_forwarding: bool,
@@ -33,6 +34,10 @@ pub struct AgentSettings {
     pub require_bind: bool,
     /// How long `list` and `sign` wait for a pending promise. ssh itself waits for its agent without end.
     pub wait: Duration,
+    /// Who is told what the agent is asked.
+    pub watcher: Option<Arc<dyn Watcher>>,
+    /// Where the time comes from.
+    pub clock: Clock,
 }
 
 impl Default for AgentSettings {
@@ -42,6 +47,8 @@ impl Default for AgentSettings {
             allow_forwarding: false,
             require_bind: false,
             wait: Duration::from_secs(30),
+            watcher: None,
+            clock: Clock::default(),
         }
     }
 }
@@ -105,6 +112,7 @@ impl AgentSocket {
             file,
             shared,
         } = self;
+        let settings = Arc::new(settings);
         let mut connections = JoinSet::new();
         let mut back_off = ACCEPT_BACK_OFF.0;
         loop {
@@ -124,12 +132,8 @@ impl AgentSocket {
                         warn!(path = %file.path.display(), limit = AGENT_CONNECTIONS, "agent connection closed: too many at once");
                         continue;
                     }
-                    let rules = Rules {
-                        allow_forwarding: settings.allow_forwarding,
-                        require_bind: settings.require_bind,
-                    };
-                    let (promise, shared) = (promise.clone(), Arc::clone(&shared));
-                    connections.spawn(connection::serve(stream, promise, rules, settings.wait, shared));
+                    let (promise, settings) = (promise.clone(), Arc::clone(&settings));
+                    connections.spawn(connection::serve(stream, promise, settings, Arc::clone(&shared)));
                 }
                 Err(error) => {
                     warn!(path = %file.path.display(), %error, "agent cannot accept; it tries again");

@@ -1,6 +1,7 @@
 //! The agents of live connections: one socket each, opened before ssh is told about it, gone when its certificate is.
 
 use crate::clock;
+use crate::traces::{AgentWatch, Recorder};
 use epithet_agent::{AgentSettings, AgentSocket, Fulfil, Now, Promise};
 use epithet_wire::broker::AgentInspection;
 use epithet_wire::limits::{AGENT_SWEEP, AGENTS_MAX};
@@ -19,6 +20,7 @@ pub(crate) struct LiveAgent {
     request_id: RequestId,
     promise: Promise,
     opened: Duration,
+    watch: Arc<AgentWatch>,
     close: CancellationToken,
 }
 
@@ -70,10 +72,12 @@ impl Agents {
     }
 
     /// Whether this connection's agent is listening and has a certificate that has not ended, or will have one.
-    pub(crate) fn serves(&self, connection: &Connection) -> bool {
+    ///
+    /// If so, what it does from now on is written down by `recorder`.
+    pub(crate) fn serves(&self, connection: &Connection, recorder: &Arc<Recorder>) -> bool {
         self.live()
             .get(&connection.hash)
-            .is_some_and(|agent| agent.is_useful(connection))
+            .is_some_and(|agent| agent.takes_over(connection, recorder))
     }
 
     /// Makes sure that this connection has an agent that is listening when this returns.
@@ -81,12 +85,10 @@ impl Agents {
         &self,
         connection: &Connection,
         request_id: &RequestId,
+        recorder: &Arc<Recorder>,
     ) -> Result<Opened, AgentsError> {
         let mut live = self.live();
-        if live
-            .get(&connection.hash)
-            .is_some_and(|agent| agent.is_useful(connection))
-        {
+        if (live.get(&connection.hash)).is_some_and(|agent| agent.takes_over(connection, recorder)) {
             return Ok(Opened::Already);
         }
         let path = self.dir.join(connection.hash.as_str());
@@ -104,9 +106,15 @@ impl Agents {
         let socket = AgentSocket::bind(path)?;
         let (fulfil, promise) = Promise::pending();
         let close = self.ending.child_token();
+        let watch = Arc::new(AgentWatch::new(Arc::clone(recorder)));
+        let settings = AgentSettings {
+            watcher: Some(Arc::clone(&watch) as _),
+            ..self.settings.clone()
+        };
         self.tasks
-            .spawn(socket.serve(promise.clone(), self.settings, close.clone()));
+            .spawn(socket.serve(promise.clone(), settings, close.clone()));
         let agent = LiveAgent {
+            watch,
             connection: connection.clone(),
             request_id: request_id.clone(),
             promise,
@@ -189,6 +197,16 @@ impl Agents {
 }
 
 impl LiveAgent {
+    /// As [`Self::is_useful`]; a useful one is watched for the connection that asked last.
+    fn takes_over(&self, connection: &Connection, recorder: &Arc<Recorder>) -> bool {
+        let is_useful = self.is_useful(connection);
+        if is_useful {
+            recorder.belongs_to(&self.request_id);
+            self.watch.follow(Arc::clone(recorder));
+        }
+        is_useful
+    }
+
     /// Whether ssh would get something from it, for this very connection.
     fn is_useful(&self, connection: &Connection) -> bool {
         let is_live = |credential: &epithet_agent::Credential| credential.is_live(Now::read());

@@ -13,6 +13,7 @@ use crate::pins::Pins;
 use crate::run_dir::{RunDir, RunDirError};
 use crate::settings::Settings;
 use crate::ssh_config::{PathError, SshConfig};
+use crate::traces::Traces;
 use crate::voice::Voice;
 use epithet_agent::AgentSettings;
 use epithet_plugin::{Guard, RunLimits};
@@ -65,6 +66,7 @@ struct Parts {
     login: Arc<Login>,
     pool: Arc<CaPool>,
     agents: Arc<Agents>,
+    traces: Arc<Traces>,
     matcher: Matcher,
 }
 
@@ -131,6 +133,7 @@ impl Broker {
             agent_settings,
             ending.child_token(),
         ));
+        let traces = Arc::new(Traces::default());
         let matcher = Matcher {
             gate,
             agents: Arc::clone(&agents),
@@ -138,6 +141,7 @@ impl Broker {
                 login: Arc::clone(&login),
                 pool: Arc::clone(&pool),
             },
+            traces: Arc::clone(&traces),
             mints: TaskTracker::new(),
             ending: ending.clone(),
         };
@@ -148,6 +152,7 @@ impl Broker {
             login,
             pool,
             agents,
+            traces,
             matcher,
         };
         let mut broker = Self {
@@ -258,6 +263,12 @@ impl Answers for Parts {
         }
         if let Some(asker) = &request.logout {
             return self.log_out(asker, &voice).await;
+        }
+        if request.trace.is_some() {
+            return Reply {
+                traces: Some(self.traces.all()),
+                ..Reply::default()
+            };
         }
         Reply {
             inspect: Some(Box::new(self.inspect())),

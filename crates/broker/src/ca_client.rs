@@ -6,6 +6,7 @@ use epithet_wire::ca::{
 };
 use epithet_wire::display::sanitize_line;
 use epithet_wire::limits::{CA_CONNECT_DEADLINE, HTTP_BODY_MAX};
+use epithet_wire::trace::server_timing;
 use epithet_wire::{RequestId, TOKEN_ENCODING_HEADER, Token};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, LINK, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
@@ -34,6 +35,33 @@ pub(crate) enum CaAnswer {
         problem: String,
         retry_after: Option<Duration>,
     },
+}
+
+impl CaAnswer {
+    /// The answer as a trace names it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Certificate(_) => "certificate",
+            Self::Unauthorized(_) => "401, token not accepted",
+            Self::Denied(_) => "403, denied",
+            Self::NotHandled(_) => "422, not its host",
+            Self::BadRequest(_) => "our request is wrong",
+            Self::Unavailable { .. } => "unavailable",
+        }
+    }
+}
+
+/// A CA's answer, and how long the policy server took for its part as far as the CA says (`Server-Timing: policy;dur=…`).
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) answer: CaAnswer,
+    pub(crate) policy: Option<Duration>,
+}
+
+impl From<CaAnswer> for Answered {
+    fn from(answer: CaAnswer) -> Self {
+        Self { answer, policy: None }
+    }
 }
 
 /// The HTTP client all CAs share: one pool of connections, no redirects, every wait bounded.
@@ -93,14 +121,14 @@ impl CaHttp {
         token: &Token,
         body: &CertificateRequest,
         request_id: &RequestId,
-    ) -> CaAnswer {
+    ) -> Answered {
         let header = token.header_value();
         let Ok(mut bearer) = HeaderValue::try_from(format!("Bearer {}", header.value.as_str())) else {
-            return CaAnswer::BadRequest("the token cannot be sent in a header".to_owned());
+            return CaAnswer::BadRequest("the token cannot be sent in a header".to_owned()).into();
         };
         bearer.set_sensitive(true);
         let Ok(body) = serde_json::to_vec(body) else {
-            return CaAnswer::BadRequest("the request cannot be written as JSON".to_owned());
+            return CaAnswer::BadRequest("the request cannot be written as JSON".to_owned()).into();
         };
         let mut request = self
             .client
@@ -113,8 +141,11 @@ impl CaHttp {
             request = request.header(TOKEN_ENCODING_HEADER, "base64url");
         }
         match request.send().await {
-            Ok(response) => answer(response).await,
-            Err(error) => unavailable(connection_problem(&error)),
+            Ok(response) => Answered {
+                policy: policy_time(&response),
+                answer: answer(response).await,
+            },
+            Err(error) => unavailable(connection_problem(&error)).into(),
         }
     }
 
@@ -147,6 +178,14 @@ impl CaHttp {
             status => Err(format!("it answered {status} to GET {}", url.path())),
         }
     }
+}
+
+/// What the CA says about the policy server's share of the time.
+fn policy_time(response: &Response) -> Option<Duration> {
+    let headers = response.headers().get_all("server-timing").iter();
+    let mut metrics = headers.flat_map(|value| server_timing(value.to_str().unwrap_or_default()));
+    let (_, milliseconds) = metrics.find(|(name, _)| name == "policy")?;
+    Duration::try_from_secs_f64(milliseconds / 1000.0).ok()
 }
 
 /// Reads a CA's answer by its status.

@@ -1,14 +1,15 @@
 //! Several CAs as one: the healthy ones by priority, each at most once for one request.
 
 use crate::ca_address::CaAddress;
-use crate::ca_client::{CaAnswer, CaHttp};
+use crate::ca_client::{Answered, CaAnswer, CaHttp};
 use crate::clock;
 use crate::health::{Health, HealthState};
+use crate::traces::Recorder;
 use epithet_wire::broker::CaInspection;
 use epithet_wire::ca::{CertificateRequest, Discovery};
 use epithet_wire::{RequestId, Token};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// See the module.
 #[derive(Debug)]
@@ -90,6 +91,7 @@ impl CaPool {
         token: &Token,
         body: &CertificateRequest,
         request_id: &RequestId,
+        recorder: &Recorder,
     ) -> CaAnswer {
         let mut problems = Vec::new();
         for member in self.order() {
@@ -99,11 +101,18 @@ impl CaPool {
                 cooldown: self.cooldown,
                 decided: false,
             };
-            let answer = self
+            let began = Instant::now();
+            let Answered { answer, policy } = self
                 .http
                 .certificate(&member.address, token, body, request_id)
                 .await;
             attempt.decide(&answer);
+            recorder.phase("ca", began, format!("{}: {}", member.address, answer.name()));
+            if let Some(policy) = policy {
+                // Where in the CA's time it lies is not said; the middle is as good as any.
+                let around = began.elapsed().saturating_sub(policy) / 2;
+                recorder.phase_of("policy", began + around, policy, "as the CA says");
+            }
             match answer {
                 CaAnswer::Unavailable { problem, .. } => {
                     problems.push(format!("{}: {problem}", member.address));

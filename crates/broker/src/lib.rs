@@ -30,6 +30,7 @@ mod run_dir;
 mod settings;
 mod ssh_config;
 mod storm;
+mod traces;
 mod transcript;
 mod voice;
 

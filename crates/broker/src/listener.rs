@@ -183,9 +183,10 @@ fn parse(line: &[u8]) -> Result<Request, String> {
         request.inspect.is_some(),
         request.login.is_some(),
         request.logout.is_some(),
+        request.trace.is_some(),
     ];
     match questions.into_iter().filter(|asked| *asked).count() {
-        0 => Err("request must set exactly one of match, inspect, login or logout".to_owned()),
+        0 => Err("request must set exactly one of match, inspect, login, logout or trace".to_owned()),
         _ => Ok(request),
     }
 }

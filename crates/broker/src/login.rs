@@ -29,6 +29,8 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct Lease {
     pub(crate) token: Token,
     pub(crate) generation: u64,
+    /// Whether a run of the plugin brought it just now.
+    pub(crate) is_fresh: bool,
 }
 
 /// Why nobody could be logged in.
@@ -441,6 +443,7 @@ impl Login {
                 Ok(Lease {
                     token: reply.token,
                     generation: inner.generation,
+                    is_fresh: true,
                 })
             }
             Err(error) => {
@@ -466,6 +469,7 @@ impl Inner {
         (is_young && !is_spent).then(|| Lease {
             token: held.token.clone(),
             generation: self.generation,
+            is_fresh: false,
         })
     }
 }

@@ -4,12 +4,14 @@
 use crate::agents::{Agents, AgentsError, Opened};
 use crate::gate::Gate;
 use crate::login::Lease;
-use crate::mint::{Mint, MintError};
+use crate::mint::{Errand, Mint, MintError};
+use crate::traces::{Recorder, Traces};
 use crate::voice::Voice;
 use epithet_agent::Fulfil;
 use epithet_wire::broker::{Asker, MatchRequest, Reply};
 use epithet_wire::{Connection, RequestId};
 use std::sync::Arc;
+use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -19,6 +21,7 @@ pub(crate) struct Matcher {
     pub(crate) gate: Gate,
     pub(crate) agents: Arc<Agents>,
     pub(crate) mint: Mint,
+    pub(crate) traces: Arc<Traces>,
     pub(crate) mints: TaskTracker,
     pub(crate) ending: CancellationToken,
 }
@@ -26,6 +29,7 @@ pub(crate) struct Matcher {
 impl Matcher {
     /// Answers one question. Dropping the future leaves a login that is under way.
     pub(crate) async fn answer(&self, request: &MatchRequest, voice: &Voice) -> Reply {
+        let asked = Instant::now();
         let asker = request.asker.clone().unwrap_or_default();
         let connection = match request.connection().check() {
             Ok(connection) => connection,
@@ -34,46 +38,94 @@ impl Matcher {
         if !self.gate.admits(&connection.remote_host).await {
             return Reply::deny("");
         }
-        if self.agents.serves(&connection) {
+        let request_id = request_id();
+        let recorder = self.traces.begin(&connection, &request_id, asked);
+        recorder.phase("gate", asked, "");
+        let reply = self
+            .admitted(connection, request_id, &asker, voice, &recorder)
+            .await;
+        recorder.phase("match", asked, "");
+        reply
+    }
+
+    /// The answer for a host that is ours.
+    async fn admitted(
+        &self,
+        connection: Connection,
+        request_id: RequestId,
+        asker: &Asker,
+        voice: &Voice,
+        recorder: &Arc<Recorder>,
+    ) -> Reply {
+        if self.agents.serves(&connection, recorder) {
+            recorder.conclude(AGENT_WAS_THERE);
             return Reply::allow();
         }
-        let lease = match self.mint.login.lease(Some(&connection), &asker, voice).await {
+        let lease = match self.lease(&connection, asker, voice, recorder).await {
             Ok(lease) => lease,
-            Err(error) => return Reply::deny(MintError::Login(error).explain()),
-        };
-        let request_id = request_id();
-        match self.agents.open(&connection, &request_id) {
-            Ok(Opened::Already) => Reply::allow(),
-            Ok(Opened::New(fulfil)) => {
-                self.promise(connection, lease, asker, voice, request_id, fulfil)
-                    .await
+            Err(error) => {
+                recorder.conclude(first_line(&error.explain()));
+                return Reply::deny(error.explain());
             }
-            Err(error @ (AgentsError::TooMany | AgentsError::Socket(_))) => Reply::deny(error.to_string()),
+        };
+        match self.agents.open(&connection, &request_id, recorder) {
+            Ok(Opened::Already) => {
+                recorder.conclude(AGENT_WAS_THERE);
+                Reply::allow()
+            }
+            Ok(Opened::New(fulfil)) => {
+                let errand = Errand {
+                    connection,
+                    lease,
+                    asker: asker.clone(),
+                    request_id,
+                    recorder: Arc::clone(recorder),
+                };
+                self.promise(errand, voice, fulfil).await
+            }
+            Err(error @ (AgentsError::TooMany | AgentsError::Socket(_))) => {
+                recorder.conclude(&error.to_string());
+                Reply::deny(error.to_string())
+            }
         }
     }
 
-    /// Lets the certificate come on its own when the person can still be told how that went; else waits for it.
-    async fn promise(
+    /// A token: the one at hand, or that of a login.
+    async fn lease(
         &self,
-        connection: Connection,
-        lease: Lease,
-        asker: Asker,
+        connection: &Connection,
+        asker: &Asker,
         voice: &Voice,
-        request_id: RequestId,
-        fulfil: Fulfil,
-    ) -> Reply {
+        recorder: &Recorder,
+    ) -> Result<Lease, MintError> {
+        let began = Instant::now();
+        let lease = self.mint.login.lease(Some(connection), asker, voice).await;
+        let note = match &lease {
+            Ok(lease) if lease.is_fresh => "auth plugin ran",
+            Ok(_) => "token at hand",
+            Err(_) => "failed",
+        };
+        recorder.phase("login", began, note);
+        Ok(lease?)
+    }
+
+    /// Lets the certificate come on its own when the person can still be told how that went; else waits for it.
+    async fn promise(&self, errand: Errand, voice: &Voice, fulfil: Fulfil) -> Reply {
         let (mint, agents) = (self.mint.clone(), Arc::clone(&self.agents));
         let (gate, ending) = (self.gate.clone(), self.ending.clone());
         let (speaker, outlives) = (voice.clone(), voice.outlives_match());
         let minting = self.mints.spawn(async move {
-            let minted = mint.credential(&connection, lease, &asker, &speaker, &request_id);
+            let minted = mint.credential(&errand, &speaker);
             match ending.run_until_cancelled(minted).await {
                 Some(Ok(credential)) => {
+                    errand.recorder.conclude("certificate");
                     fulfil.ready(Arc::new(credential));
                     Ok(())
                 }
                 Some(Err(error)) => {
+                    let Errand { connection, request_id, recorder, .. } = &errand;
                     tracing::warn!(%request_id, host = %connection.remote_host, user = %connection.remote_user, %error, "no certificate");
+                    recorder.conclude(first_line(&error.explain()));
                     if let MintError::NotHandled(_) = error {
                         gate.leave_alone(&connection.remote_host);
                     }
@@ -83,7 +135,7 @@ impl Matcher {
                     }
                     fulfil.refuse();
                     if !outlives {
-                        agents.close(&connection, &request_id);
+                        agents.close(connection, request_id);
                     }
                     Err(error.explain())
                 }
@@ -99,6 +151,13 @@ impl Matcher {
             Err(_) => Reply::deny("the broker failed inside; see its log"),
         }
     }
+}
+
+/// The outcome of a connection that needed no certificate of its own.
+const AGENT_WAS_THERE: &str = "agent was there";
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
 }
 
 fn request_id() -> RequestId {

@@ -4,6 +4,7 @@ use crate::ca_client::CaAnswer;
 use crate::ca_pool::CaPool;
 use crate::clock;
 use crate::login::{Lease, Login, LoginError};
+use crate::traces::Recorder;
 use crate::voice::Voice;
 use epithet_agent::{Credential, Now};
 use epithet_ssh::{SubjectKey, UserCertificate};
@@ -12,6 +13,7 @@ use epithet_wire::ca::CertificateRequest;
 use epithet_wire::limits::TOKEN_ATTEMPTS;
 use epithet_wire::{Connection, ConnectionFields, RequestId};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +59,17 @@ impl MintError {
     }
 }
 
+/// One certificate to be got: for which connection, paid by whom, and under which name.
+#[derive(Debug)]
+pub(crate) struct Errand {
+    pub(crate) connection: Connection,
+    /// The token to begin with.
+    pub(crate) lease: Lease,
+    pub(crate) asker: Asker,
+    pub(crate) request_id: RequestId,
+    pub(crate) recorder: Arc<Recorder>,
+}
+
 /// What minting needs, shared by all connections.
 #[derive(Debug, Clone)]
 pub(crate) struct Mint {
@@ -65,24 +78,29 @@ pub(crate) struct Mint {
 }
 
 impl Mint {
-    /// Gets a certificate for `connection`, beginning with the token on loan.
-    pub(crate) async fn credential(
-        &self,
-        connection: &Connection,
-        first: Lease,
-        asker: &Asker,
-        voice: &Voice,
-        request_id: &RequestId,
-    ) -> Result<Credential, MintError> {
+    /// Gets a certificate for the errand's connection, beginning with the token on loan.
+    pub(crate) async fn credential(&self, errand: &Errand, voice: &Voice) -> Result<Credential, MintError> {
+        let Errand {
+            connection,
+            lease,
+            asker,
+            request_id,
+            recorder,
+        } = errand;
+        let began = Instant::now();
         let key = SubjectKey::generate().map_err(|error| MintError::BadCertificate(error.to_string()))?;
         let public_key = format!("{}\n", key.public_line());
         let request = CertificateRequest {
             public_key,
             connection: ConnectionFields::from(connection),
         };
-        let mut lease = first;
+        recorder.phase("key", began, "");
+        let mut lease = lease.clone();
         for attempt in 1.. {
-            match self.pool.certificate(&lease.token, &request, request_id).await {
+            match (self.pool)
+                .certificate(&lease.token, &request, request_id, recorder)
+                .await
+            {
                 CaAnswer::Certificate(line) => {
                     let certificate = check(&line, connection)?;
                     let user = connection.remote_user.clone();
@@ -99,7 +117,9 @@ impl Mint {
                     if attempt == TOKEN_ATTEMPTS {
                         return Err(MintError::Unauthorized(words));
                     }
+                    let began = Instant::now();
                     let next = self.login.lease(Some(connection), asker, voice).await?;
+                    recorder.phase("login", began, "again, because the CA did not accept the token");
                     if next.token == lease.token {
                         self.login.reject(&next);
                         return Err(MintError::SameToken(words));

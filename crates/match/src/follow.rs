@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::fd::AsFd;
 use std::time::Instant;
 
-/// Shows what the broker says by `say` until its last reply, which is a result or an inspection.
+/// Shows what the broker says by `say` until its last reply, which is a result, an inspection or a list of traces.
 ///
 /// When the plugin can take a pasted address and there is a terminal, lines typed there are read meanwhile.
 ///
@@ -32,7 +32,7 @@ pub fn follow(broker: &mut BrokerClient, say: &mut dyn FnMut(&str)) -> Result<Re
         if let Some(deliver_to) = reply.paste.as_deref().and_then(|text| text.parse().ok()) {
             pasting = Pasting::begin(deliver_to, pasting.take());
         }
-        if reply.result.is_some() || reply.inspect.is_some() {
+        if reply.result.is_some() || reply.inspect.is_some() || reply.traces.is_some() {
             return Ok(reply);
         }
     }

@@ -1,11 +1,12 @@
 //! The wire between `epithet match` (and `inspect`, `login`, `logout`) and the broker: JSON lines on a Unix socket.
 //!
 //! One request line of at most [`crate::limits::BROKER_LINE_MAX`] bytes; then any number of `output` lines and one
-//! `result` or `inspect` line. Compatible with epithet 0.19, to which the fields marked *ours* are unknown and thereby
+//! `result`, `inspect` or `traces` line. Compatible with epithet 0.19, to which the fields marked *ours* are unknown and thereby
 //! ignored. `match` may pass its stderr along with the first byte (`SCM_RIGHTS`): then the broker can speak to the
 //! person after `match` has gone. An `output` line with empty text only says that the broker is still at work.
 
 use crate::connection::{ConnectionFields, null_as_default};
+use crate::trace::Trace;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +25,9 @@ pub struct Request {
     /// Forget state, token and every agent, after the provider was asked to do the same. *Ours.*
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logout: Option<Asker>,
+    /// What became of the last connections? *Ours.*
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Empty>,
 }
 
 /// An object without fields.
@@ -97,6 +101,9 @@ pub struct Reply {
     /// later one takes the place of an earlier one. *Ours.*
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paste: Option<String>,
+    /// The answer to `trace`: the newest last. *Ours.*
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traces: Option<Vec<Trace>>,
 }
 
 impl Reply {

@@ -18,6 +18,7 @@ mod pattern;
 pub mod policy;
 mod secret;
 mod token;
+pub mod trace;
 
 pub use connection::{Connection, ConnectionError, ConnectionFields};
 pub use duration::{DurationError, format_duration, parse_duration};

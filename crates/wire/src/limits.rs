@@ -56,6 +56,11 @@ pub const MATCH_SILENCE: Duration = Duration::from_secs(20);
 /// How often the broker tells a waiting `match` that it is still there.
 pub const BROKER_KEEPALIVE: Duration = Duration::from_secs(2);
 
+/// Connections of which the phases are remembered, for `epithet trace last`.
+pub const TRACES_MAX: usize = 64;
+/// Phases remembered of one connection: many ssh may use one agent.
+pub const TRACE_PHASES_MAX: usize = 32;
+
 // --- agents ---
 
 /// An agent message, as OpenSSH's `AGENT_MAX_LEN`.

@@ -82,7 +82,7 @@ fn a_line_that_is_no_request_is_told_so() {
     for line in ["{}", "{\"other\":{}}", "{\"match\":null}"] {
         assert_eq!(
             answer(&broker, format!("{line}\n").as_bytes()),
-            "{\"result\":{\"allow\":false,\"error\":\"request must set exactly one of match, inspect, login or logout\"}}\n"
+            "{\"result\":{\"allow\":false,\"error\":\"request must set exactly one of match, inspect, login, logout or trace\"}}\n"
         );
     }
     assert_eq!(answer(&broker, b"\xff\xfe\n").lines().count(), 1);

@@ -20,4 +20,5 @@ mod names_with_quotes;
 mod other_hosts;
 mod peoples_configurations;
 mod support;
+mod where_the_time_went;
 mod without_a_broker;
