@@ -75,8 +75,8 @@ impl Hostile {
 
     /// What the kernel is still taking down has a moment to be gone.
     pub(crate) fn assert_nothing_is_left(&self) {
-        let deadline = std::time::Instant::now() + Duration::from_secs(1);
-        while !self.left().is_empty() && std::time::Instant::now() < deadline {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        while !self.left().is_empty() && Instant::now() < deadline {
             std::thread::yield_now();
         }
         let left = self.left();
