@@ -10,7 +10,7 @@ use crate::login::Login;
 use crate::match_::Matcher;
 use crate::mint::{Mint, MintError};
 use crate::pins::Pins;
-use crate::run_dir::{RunDir, RunDirError};
+use crate::run_dir::{RunDir, RunDirError, SocketOwner};
 use crate::settings::Settings;
 use crate::ssh_config::{PathError, SshConfig};
 use crate::traces::Traces;
@@ -19,6 +19,7 @@ use epithet_agent::AgentSettings;
 use epithet_plugin::{Guard, RunLimits};
 use epithet_wire::broker::{Asker, HostsInspection, Inspection, Reply, Request};
 use epithet_wire::limits::{CA_DEADLINE, DRAIN};
+use jiff::Timestamp;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,6 +62,7 @@ pub struct Broker {
 #[derive(Debug)]
 struct Parts {
     settings: Settings,
+    started_at: Timestamp,
     broker_socket: PathBuf,
     agent_dir: PathBuf,
     login: Arc<Login>,
@@ -74,8 +76,14 @@ impl Broker {
     /// Claims the run directory, opens the socket and writes the ssh configuration.
     ///
     /// It comes up without a network, CA or provider; those are asked when they are needed.
-    pub async fn start(settings: Settings, ending: CancellationToken) -> Result<Self, BrokerError> {
-        let run_dir = RunDir::claim(&settings.home, settings.runtime_dir.as_deref(), &settings.profile)?;
+    pub async fn start(mut settings: Settings, ending: CancellationToken) -> Result<Self, BrokerError> {
+        let inherited = settings.inherited.take();
+        let owner = match &inherited {
+            Some(_) => SocketOwner::ServiceManager,
+            None => SocketOwner::Broker,
+        };
+        let (home, runtime_dir) = (&settings.home, settings.runtime_dir.as_deref());
+        let run_dir = RunDir::claim(home, runtime_dir, &settings.profile, owner)?;
         let (broker_socket, agent_dir) = (run_dir.broker_socket(), run_dir.agent_dir());
         let config = SshConfig {
             program: settings.match_program.clone(),
@@ -84,8 +92,11 @@ impl Broker {
             patterns: settings.patterns.clone(),
         };
         config.render()?;
-        let listener = listener::bind(&broker_socket)
-            .map_err(|error| BrokerError::Socket(broker_socket.clone(), error))?;
+        let listener = match inherited {
+            Some(inherited) => listener::take_over(inherited, &broker_socket),
+            None => listener::bind(&broker_socket),
+        }
+        .map_err(|error| BrokerError::Socket(broker_socket.clone(), error))?;
 
         let pool = Arc::new(CaPool::new(
             settings.http.clone(),
@@ -147,6 +158,7 @@ impl Broker {
         };
         let parts = Parts {
             settings,
+            started_at: Timestamp::now(),
             broker_socket,
             agent_dir,
             login,
@@ -299,6 +311,7 @@ impl Parts {
             profile: self.settings.profile.to_string(),
             version: self.settings.version.clone(),
             pid: std::process::id(),
+            started_at: Some(self.started_at),
             socket_path: self.broker_socket.display().to_string(),
             agent_socket_dir: self.agent_dir.display().to_string(),
             hosts: HostsInspection {

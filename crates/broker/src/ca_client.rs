@@ -8,7 +8,9 @@ use epithet_wire::display::sanitize_line;
 use epithet_wire::limits::{CA_CONNECT_DEADLINE, HTTP_BODY_MAX};
 use epithet_wire::trace::server_timing;
 use epithet_wire::{RequestId, TOKEN_ENCODING_HEADER, Token};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, LINK, RETRY_AFTER};
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimeParser;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderValue, LINK, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
 use std::path::Path;
 use std::time::Duration;
@@ -68,6 +70,13 @@ impl From<CaAnswer> for Answered {
 #[derive(Debug, Clone)]
 pub struct CaHttp {
     client: reqwest::Client,
+}
+
+/// An answer to `GET` at a CA's own address.
+#[derive(Debug)]
+pub(crate) struct FrontPage {
+    pub(crate) body: String,
+    pub(crate) date: Option<Timestamp>,
 }
 
 /// Why the client could not be made.
@@ -147,6 +156,18 @@ impl CaHttp {
             },
             Err(error) => unavailable(connection_problem(&error)).into(),
         }
+    }
+
+    /// What the CA says to anybody at its own address, and the time by its clock.
+    pub(crate) async fn front_page(&self, ca: &CaAddress) -> Result<FrontPage, String> {
+        let response = self.get(&ca.url).await?;
+        let date = (response.headers().get(DATE))
+            .and_then(|value| DateTimeParser::new().parse_timestamp(value.to_str().ok()?).ok());
+        let body = read_body(response).await?;
+        Ok(FrontPage {
+            body: String::from_utf8_lossy(&body).into_owned(),
+            date,
+        })
     }
 
     /// The CA's discovery document, found by its `Link` header; `None` when it has none.

@@ -36,6 +36,22 @@ pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
+/// Takes over a socket that a service manager opened, if it is the one that ssh will be told about.
+pub(crate) fn take_over(listener: std::os::unix::net::UnixListener, path: &Path) -> io::Result<UnixListener> {
+    let bound = listener.local_addr()?;
+    let bound = bound.as_pathname().unwrap_or(Path::new("(no path)"));
+    let folder = |path: &Path| path.parent().and_then(|folder| folder.canonicalize().ok());
+    if bound.file_name() != path.file_name() || folder(bound) != folder(path) {
+        return Err(io::Error::other(format!(
+            "the service manager opened {} instead; `epithet agent install` writes units that fit",
+            bound.display()
+        )));
+    }
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
+}
+
 /// Serves the socket until `ending`.
 pub(crate) async fn serve<A: Answers>(listener: UnixListener, answers: Arc<A>, ending: CancellationToken) {
     let places = Arc::new(Semaphore::new(BROKER_CONNECTIONS));

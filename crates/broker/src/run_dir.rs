@@ -51,6 +51,17 @@ pub struct RunDir {
     dir: PathBuf,
     sockets: PathBuf,
     lock: File,
+    socket: SocketOwner,
+}
+
+/// Who opened the broker's socket, and so who removes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SocketOwner {
+    /// The broker, which leaves nothing behind.
+    Broker,
+    /// A service manager, which starts a broker when somebody connects: the socket stays, and with it the generated ssh
+    /// configuration that makes ssh connect.
+    ServiceManager,
 }
 
 impl RunDir {
@@ -59,6 +70,7 @@ impl RunDir {
         home: &Path,
         runtime_dir: Option<&Path>,
         profile: &ProfileName,
+        socket: SocketOwner,
     ) -> Result<Self, RunDirError> {
         let mut dir = home.to_owned();
         for part in [".epithet", "run", profile.as_str()] {
@@ -68,10 +80,51 @@ impl RunDir {
         }
         let sockets = socket_dir(&dir, runtime_dir, profile)?;
         let lock = lock(&dir, profile)?;
-        let run_dir = Self { dir, sockets, lock };
+        let run_dir = Self {
+            dir,
+            sockets,
+            lock,
+            socket,
+        };
         run_dir.clear()?;
         make_private(&run_dir.agent_dir(), 0o077)?;
         Ok(run_dir)
+    }
+
+    /// Whether a broker of `profile` lives, by its lock and without asking it.
+    pub fn is_claimed(home: &Path, profile: &ProfileName) -> bool {
+        let lock = Self::path_of(home, profile).join("lock");
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // Held for a moment only; a broker that starts in this very moment would have to be started again.
+        rustix::fs::open(&lock, flags, Mode::empty()).is_ok_and(|lock| {
+            rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared)
+                .is_err_and(|error| error == rustix::io::Errno::WOULDBLOCK)
+        })
+    }
+
+    /// The run directory of `profile`, whether it is there or not.
+    pub fn path_of(home: &Path, profile: &ProfileName) -> PathBuf {
+        home.join(".epithet/run").join(profile.as_str())
+    }
+
+    /// Where a broker of `profile` has its socket.
+    ///
+    /// # Errors
+    /// [`RunDirError::TooLong`] when no directory is short enough.
+    pub fn broker_socket_of(
+        home: &Path,
+        runtime_dir: Option<&Path>,
+        profile: &ProfileName,
+    ) -> Result<PathBuf, RunDirError> {
+        let dir = Self::path_of(home, profile);
+        if fits(&dir) {
+            return Ok(dir.join("broker.sock"));
+        }
+        let elsewhere = runtime_dir.map(|runtime| runtime.join("epithet").join(profile.as_str()));
+        match elsewhere.filter(|elsewhere| elsewhere.is_absolute() && fits(elsewhere)) {
+            Some(elsewhere) => Ok(elsewhere.join("broker.sock")),
+            None => Err(RunDirError::TooLong(dir)),
+        }
     }
 
     /// The directory that the `Include` line finds.
@@ -111,9 +164,11 @@ impl RunDir {
     fn clear(&self) -> Result<(), RunDirError> {
         let agents = self.agent_dir();
         let clear = || -> io::Result<()> {
-            remove_file_if_there(&self.ssh_config())?;
             remove_file_if_there(&self.dir.join(".ssh-config.new"))?;
-            remove_file_if_there(&self.broker_socket())?;
+            if self.socket == SocketOwner::Broker {
+                remove_file_if_there(&self.ssh_config())?;
+                remove_file_if_there(&self.broker_socket())?;
+            }
             match std::fs::symlink_metadata(&agents) {
                 Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(&agents),
                 Ok(_) => std::fs::remove_file(&agents),
@@ -143,7 +198,6 @@ impl Drop for RunDir {
 
 /// The sockets' directory: beside the lock when paths are short enough, else below `$XDG_RUNTIME_DIR`.
 fn socket_dir(dir: &Path, runtime_dir: Option<&Path>, profile: &ProfileName) -> Result<PathBuf, RunDirError> {
-    let fits = |path: &Path| path.as_os_str().len() + AGENT_SUFFIX <= SOCKET_PATH_MAX;
     if fits(dir) {
         return Ok(dir.to_owned());
     }
@@ -161,6 +215,10 @@ fn socket_dir(dir: &Path, runtime_dir: Option<&Path>, profile: &ProfileName) -> 
     make_private(&parent, 0o077)?;
     make_private(&own, 0o077)?;
     Ok(own)
+}
+
+fn fits(sockets: &Path) -> bool {
+    sockets.as_os_str().len() + AGENT_SUFFIX <= SOCKET_PATH_MAX
 }
 
 /// Makes a directory for its owner only, or checks that the one that is there is one.
@@ -258,19 +316,39 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     fn claim(home: &Path) -> Result<RunDir, RunDirError> {
-        RunDir::claim(home, None, &ProfileName::default())
+        RunDir::claim(home, None, &ProfileName::default(), SocketOwner::Broker)
     }
 
     #[test]
     fn one_broker_a_profile_and_nothing_left_behind() {
         let home = tempfile::tempdir().unwrap();
+        let profile = ProfileName::default();
+        assert!(!RunDir::is_claimed(home.path(), &profile));
         let first = claim(home.path()).unwrap();
+        assert!(RunDir::is_claimed(home.path(), &profile));
         first.write_ssh_config("Match all\n").unwrap();
         let error = claim(home.path()).unwrap_err().to_string();
         assert!(error.contains("already running"), "{error}");
         drop(first);
+        assert!(!RunDir::is_claimed(home.path(), &profile));
         assert!(!home.path().join(".epithet/run/default").exists());
         assert!(claim(home.path()).is_ok());
+    }
+
+    #[test]
+    fn a_service_managers_socket_and_what_leads_to_it_stay() {
+        let home = tempfile::tempdir().unwrap();
+        let profile = ProfileName::default();
+        let run_dir = RunDir::claim(home.path(), None, &profile, SocketOwner::ServiceManager).unwrap();
+        std::fs::write(run_dir.broker_socket(), "").unwrap();
+        run_dir.write_ssh_config("Match all\n").unwrap();
+        let (agents, kept) = (
+            run_dir.agent_dir(),
+            [run_dir.broker_socket(), run_dir.ssh_config()],
+        );
+        drop(run_dir);
+        assert!(!agents.exists() && kept.iter().all(|path| path.exists()));
+        assert!(!RunDir::is_claimed(home.path(), &profile));
     }
 
     #[test]
@@ -318,8 +396,11 @@ mod tests {
         assert!(matches!(claim(&home), Err(RunDirError::TooLong(_))));
         let runtime = tempfile::tempdir().unwrap();
         std::fs::set_permissions(runtime.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
-        let run_dir = RunDir::claim(&home, Some(runtime.path()), &ProfileName::default()).unwrap();
+        let profile = ProfileName::default();
+        let run_dir = RunDir::claim(&home, Some(runtime.path()), &profile, SocketOwner::Broker).unwrap();
         assert!(run_dir.broker_socket().starts_with(runtime.path()));
+        let said = RunDir::broker_socket_of(&home, Some(runtime.path()), &profile).unwrap();
+        assert_eq!(said, run_dir.broker_socket());
         assert!(run_dir.ssh_config().starts_with(&home));
     }
 }

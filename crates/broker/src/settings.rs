@@ -32,6 +32,8 @@ pub struct Settings {
     pub auth_timeout: Duration,
     /// Whether an agent signs for connections that come through a forwarded agent.
     pub allow_forwarding: bool,
+    /// The broker's socket as a service manager opened it; `None` opens one.
+    pub inherited: Option<std::os::unix::net::UnixListener>,
     /// The running binary, for the plugin that comes with it.
     pub binary: PathBuf,
     /// The argument that makes `binary` the guard of plugins: it must then call `epithet_plugin::guard_main`.

@@ -4,6 +4,7 @@ mod agent;
 mod audit;
 mod auth;
 mod demo;
+mod laptop;
 mod server;
 
 pub(crate) use agent::{
@@ -13,6 +14,7 @@ pub(crate) use agent::{
 pub(crate) use audit::AuditCommand;
 pub(crate) use auth::{AuthCommand, OidcCommand, OidcOptions, PluginCommand};
 pub(crate) use demo::{DemoCommand, DemoOptions};
+pub(crate) use laptop::{InstallOptions, StatusOptions, StopOptions, UninstallOptions};
 pub(crate) use server::{
     CaOptions, CheckOptions, ExplainOptions, IssuingOptions, PolicyCommand, PolicyOptions, RuleOptions,
     ServePolicyOptions, ServerOptions,

@@ -4,10 +4,12 @@ mod agent;
 mod ask_broker;
 mod audit;
 mod auth_oidc;
+mod background;
 mod demo;
 mod inspect;
 mod plugin;
 mod server;
+mod service;
 mod shell;
 mod trust;
 
@@ -28,6 +30,10 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             None => agent::start(&global, options.start),
             Some(AgentCommand::Start(start)) => agent::start(&global, *start),
             Some(AgentCommand::Inspect(inspect)) => inspect::run(&inspect),
+            Some(AgentCommand::Status(status)) => background::status(&status),
+            Some(AgentCommand::Stop(stop)) => background::stop(&stop),
+            Some(AgentCommand::Install(install)) => service::install(&global, &install),
+            Some(AgentCommand::Uninstall(uninstall)) => service::uninstall(&uninstall),
         },
         Command::Match { arguments } => Ok(ExitCode::from(epithet_match::main(arguments))),
         Command::Inspect(options) => inspect::run(&options),

@@ -8,6 +8,7 @@ mod config;
 mod failure;
 mod logging;
 mod runtime;
+mod terminal;
 
 use clap::Parser;
 use std::process::ExitCode;

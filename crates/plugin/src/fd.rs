@@ -47,6 +47,34 @@ fn is_a_stream(given: BorrowedFd<'_>) -> bool {
         && matches!(flags & OFlags::ACCMODE, OFlags::WRONLY | OFlags::RDWR)
 }
 
+/// Takes over the listening Unix socket that a service manager opened for this process, as `sd_listen_fds(3)` tells.
+///
+/// To be called before this process opens anything itself. The second call gives nothing.
+#[cfg(feature = "host")]
+pub fn inherited_listener() -> Option<std::os::unix::net::UnixListener> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    let number = |name| std::env::var(name).ok()?.parse::<u32>().ok();
+    // The variables go on to children, for whom they are not meant: the process id says for whom.
+    let is_for_us = number("LISTEN_PID") == Some(std::process::id()) && number("LISTEN_FDS")? > 0;
+    if !is_for_us || TAKEN.swap(true, Ordering::SeqCst) {
+        return None;
+    }
+    // SAFETY: the borrow ends with this block. The number may name nothing, which the calls below answer with EBADF.
+    let given = unsafe { BorrowedFd::borrow_raw(FIRST_INHERITED) };
+    if !rustix::net::sockopt::socket_acceptconn(given).ok()? {
+        return None;
+    }
+    rustix::io::fcntl_setfd(given, FdFlags::CLOEXEC).ok()?;
+    // SAFETY: the number is an open listening socket (it was just asked), whoever started this process says that it is
+    // this process's own, and the flag above lets nobody pass here twice.
+    let socket = unsafe { OwnedFd::from_raw_fd(FIRST_INHERITED) };
+    Some(socket.into())
+}
+
+/// The first descriptor that a service manager passes on (`SD_LISTEN_FDS_START`).
+#[cfg(feature = "host")]
+const FIRST_INHERITED: RawFd = 3;
+
 /// Marks every descriptor from 3 on as not for children: whoever started this process may have left some open.
 ///
 /// For the start of a program that runs others and is not itself a plugin. Standard streams stay as they are.

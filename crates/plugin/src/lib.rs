@@ -55,7 +55,7 @@ mod secret_buffer;
 pub use directive::{Action, DIRECTIVE_PREFIX};
 pub use fd::close_inherited_on_exec;
 #[cfg(feature = "host")]
-pub use fd::return_large_allocations;
+pub use fd::{inherited_listener, return_large_allocations};
 pub use guest::{
     finish, is_plugin, keep_streams_from_children, offer_log_out, offer_paste, progress, read_state,
 };

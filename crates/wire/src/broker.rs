@@ -170,6 +170,9 @@ pub struct Inspection {
     pub version: String,
     /// The broker's process id. *Ours.*
     pub pid: u32,
+    /// When it started. *Ours.*
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
     /// The broker's socket.
     pub socket_path: String,
     /// Where the agents' sockets are.

@@ -141,6 +141,15 @@ pub const JWKS_REFETCH: Duration = Duration::from_secs(60);
 /// How long the last good key set serves when the provider is down.
 pub const JWKS_STALE: Duration = Duration::from_secs(24 * 3600);
 
+// --- a person's own machine ---
+
+/// How long `epithet agent --background` waits for the broker to serve; it is there within three seconds without a CA.
+pub const BACKGROUND_START: Duration = Duration::from_secs(30);
+/// How long `epithet agent stop` waits for the broker's end, which takes two seconds at most.
+pub const BACKGROUND_STOP: Duration = Duration::from_secs(10);
+/// How large a background broker's log may be when it starts; a larger one is put aside, over the one before.
+pub const BACKGROUND_LOG_MAX: u64 = 4 * 1024 * 1024;
+
 // --- names ---
 
 /// A host name, as DNS has it.

@@ -1,5 +1,6 @@
 //! `epithet agent` and the commands that speak to a running broker.
 
+use super::{InstallOptions, StatusOptions, StopOptions, UninstallOptions};
 use clap::{Args, Subcommand};
 use epithet_broker::CaAddress;
 use epithet_wire::{HostPattern, ProfileName};
@@ -11,12 +12,14 @@ Examples:
   epithet agent --ca-url https://ca.example.com \\
       --auth \"epithet auth oidc --issuer https://accounts.google.com --client-id 123456.apps.googleusercontent.com\"
   epithet agent --ca-url https://ca.example.com --match '*.example.com' --auth ./my-login.sh
-  epithet agent inspect
+  epithet agent --background
+  epithet agent status
 
 Put this line at the top of ~/.ssh/config, once:
   Include ~/.epithet/run/*/ssh-config.conf
 
-It runs in the foreground until Ctrl-C or SIGTERM and then removes what it made. Configuration: `agent:` in a file.";
+It runs in the foreground until Ctrl-C or SIGTERM and then removes what it made; with --background, until \
+`epithet agent stop`. `epithet agent install` has the system start it. Configuration: `agent:` in a file.";
 
 /// `epithet agent`
 #[derive(Debug, Args)]
@@ -35,10 +38,18 @@ pub(crate) enum AgentCommand {
     Start(Box<StartOptions>),
     /// Show what the broker is doing: agents, certificates, login, CAs
     Inspect(InspectOptions),
+    /// Say whether the broker is running, and how it is
+    Status(StatusOptions),
+    /// End the broker, and wait until it has
+    Stop(StopOptions),
+    /// Have the system start the broker: systemd user units, or launchd
+    Install(InstallOptions),
+    /// Remove what `epithet agent install` wrote
+    Uninstall(UninstallOptions),
 }
 
 /// `epithet agent start`
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(crate) struct StartOptions {
     /// A CA's URL; may be repeated, and ranked like `priority=50:https://backup.example.com` (100 unless named)
     #[arg(
@@ -73,6 +84,12 @@ pub(crate) struct StartOptions {
     /// Also sign for connections that come through a forwarded agent (ssh -A); off, because the remote host could use it
     #[arg(long)]
     pub(crate) allow_forwarding: bool,
+    /// Return once the broker serves, and leave it running without a terminal; it logs to a file
+    #[arg(long)]
+    pub(crate) background: bool,
+    /// The broker that --background started: no terminal, and stderr is for its parent until it serves
+    #[arg(long, hide = true, conflicts_with = "background")]
+    pub(crate) detached: bool,
 }
 
 /// Which broker is spoken to.

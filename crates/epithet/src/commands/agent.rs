@@ -1,10 +1,10 @@
 //! `epithet agent`: gathers the settings from flags, environment and files, and runs the broker.
 
-use super::VERSION;
+use super::{VERSION, background, service};
 use crate::cli::{Global, StartOptions, patterns};
 use crate::config::{self, Config};
 use anyhow::{Context, bail};
-use epithet_broker::{Broker, CaHttp, Settings, harden, raise_open_files};
+use epithet_broker::{Broker, BrokerError, CaHttp, RunDirError, Settings, harden, raise_open_files};
 use epithet_plugin::PluginCommand;
 use epithet_wire::format_duration;
 use epithet_wire::limits::{CA_COOLDOWN, CA_DEADLINE, PLUGIN_DEADLINE, PLUGIN_DEADLINE_RANGE, TOKEN_REUSE};
@@ -13,18 +13,28 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::filter::LevelFilter;
 
 /// Threads of the broker: one that answers while another waits for the file system.
 const THREADS: usize = 2;
 
 /// Runs the broker until SIGINT or SIGTERM.
 pub(crate) fn start(global: &Global, options: StartOptions) -> anyhow::Result<ExitCode> {
+    // Taken over before anything else is opened.
+    let inherited = epithet_plugin::inherited_listener();
     let config = config::load(global.config.as_deref())?;
-    crate::logging::start(global, &config.common(), LevelFilter::WARN)?;
+    if options.background {
+        settings(global, options, config)?;
+        return background::again_without_terminal();
+    }
+    let detached = options.detached;
+    let log = background::log(global, &options, &config)?;
+    crate::logging::start(&log.global, &config.common(), log.least)?;
     harden();
     raise_open_files();
-    let settings = settings(global, options, config)?;
+    let settings = Settings {
+        inherited,
+        ..settings(global, options, config)?
+    };
     crate::runtime::run(THREADS, |ending| async move {
         let mut hang_up = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
         let closed = ending.clone();
@@ -33,18 +43,29 @@ pub(crate) fn start(global: &Global, options: StartOptions) -> anyhow::Result<Ex
             hang_up.recv().await;
             closed.cancel();
         });
-        let broker = Broker::start(settings, ending).await?;
+        let profile = settings.profile.clone();
+        let broker = match Broker::start(settings, ending).await {
+            Err(BrokerError::RunDir(RunDirError::Running(_))) if detached => {
+                return background::say_already_running(&profile);
+            }
+            started => started?,
+        };
         let mut stderr = std::io::stderr();
         // Nobody listening on stderr is no reason not to serve.
         let _ = writeln!(stderr, "ready: broker socket {}", broker.socket().display());
         let _ = writeln!(stderr, "include: {}", broker.ssh_config().display());
+        if detached {
+            background::leave_terminal(&log)?;
+        }
+        service::tell_manager("READY=1");
         broker.serve().await;
+        service::tell_manager("STOPPING=1");
         Ok(ExitCode::SUCCESS)
     })
 }
 
 /// Flag, environment, file, default: in this order.
-fn settings(global: &Global, options: StartOptions, config: Config) -> anyhow::Result<Settings> {
+pub(super) fn settings(global: &Global, options: StartOptions, config: Config) -> anyhow::Result<Settings> {
     let section = config.agent;
     let cas = match (options.ca_url.is_empty(), section.ca_url) {
         (false, _) => options.ca_url,
@@ -91,6 +112,7 @@ fn settings(global: &Global, options: StartOptions, config: Config) -> anyhow::R
             .or(section.token_reuse.map(|text| text.0.0))
             .unwrap_or(TOKEN_REUSE),
         auth_timeout: auth_timeout(options.auth_timeout.or(section.auth_timeout.map(|text| text.0.0)))?,
+        inherited: None,
         allow_forwarding: options.allow_forwarding || section.allow_forwarding.unwrap_or(false),
         guard: super::GUARD,
         match_program: match_program(&binary),

@@ -71,7 +71,7 @@ fn explain(error: ClientError, socket: &std::path::Path) -> anyhow::Error {
 }
 
 /// The socket of the chosen broker: named, or in the profile's run directory, or below `$XDG_RUNTIME_DIR`.
-fn socket(choice: &BrokerChoice) -> anyhow::Result<PathBuf> {
+pub(crate) fn socket(choice: &BrokerChoice) -> anyhow::Result<PathBuf> {
     if let Some(socket) = &choice.broker {
         return Ok(socket.clone());
     }

@@ -1,0 +1,233 @@
+//! `epithet agent status`: is the broker running, and how is it.
+
+use crate::cli::StatusOptions;
+use crate::commands::ask_broker::converse;
+use crate::terminal::{Screen, Tone};
+use anyhow::Context;
+use epithet_broker::RunDir;
+use epithet_wire::broker::{Empty, Inspection, Request};
+use epithet_wire::display::sanitize_line;
+use epithet_wire::format_duration;
+use epithet_wire::limits::TOKEN_REUSE;
+use jiff::Timestamp;
+use serde::Serialize;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    running: bool,
+    profile: String,
+    /// Why a broker that lives cannot be asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    broker: Option<Living>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Living {
+    pid: u32,
+    version: String,
+    since: Option<Timestamp>,
+    hosts: Vec<String>,
+    hosts_from: String,
+    token: TokenAge,
+    login_error: Option<String>,
+    agents: usize,
+    cas: Vec<Ca>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Ca {
+    url: String,
+    healthy: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_error: Option<String>,
+}
+
+/// What a token is still good for, without saying more about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum TokenAge {
+    /// Nobody has logged in.
+    None,
+    /// It serves the next connections.
+    Fresh,
+    /// The next certificate asks the plugin again.
+    Spent,
+}
+
+/// Prints the status of a profile's broker.
+pub(crate) fn status(options: &StatusOptions) -> anyhow::Result<ExitCode> {
+    let status = look(options)?;
+    let text = match options.json {
+        true => serde_json::to_string_pretty(&status)? + "\n",
+        false => page(&status, Screen::of_stdout(), Timestamp::now()),
+    };
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .context("cannot print")?;
+    Ok(match status.running && status.problem.is_none() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+/// The lock says whether a broker lives: asking the socket of a service manager would start one.
+fn look(options: &StatusOptions) -> anyhow::Result<Status> {
+    let profile = options.name.clone().unwrap_or_default();
+    let mut status = Status {
+        running: RunDir::is_claimed(&crate::config::home()?, &profile),
+        profile: profile.to_string(),
+        problem: None,
+        broker: None,
+    };
+    if !status.running {
+        return Ok(status);
+    }
+    let request = Request {
+        inspect: Some(Empty {}),
+        ..Request::default()
+    };
+    match converse(&options.broker(), &request) {
+        Ok(reply) => status.broker = reply.inspect.map(|inspection| living(&inspection)),
+        Err(error) => status.problem = Some(error.to_string()),
+    }
+    Ok(status)
+}
+
+fn living(inspection: &Inspection) -> Living {
+    let age = inspection
+        .login
+        .token_since
+        .map(|since| elapsed(since, Timestamp::now()));
+    let cas = inspection.ca_endpoints.iter().map(|ca| Ca {
+        url: ca.url.clone(),
+        healthy: ca.state == "closed",
+        last_error: ca.last_error.clone(),
+    });
+    Living {
+        pid: inspection.pid,
+        version: inspection.version.clone(),
+        since: inspection.started_at,
+        hosts: inspection.hosts.patterns.clone(),
+        hosts_from: inspection.hosts.source.clone(),
+        token: match age {
+            None => TokenAge::None,
+            Some(age) if age < TOKEN_REUSE => TokenAge::Fresh,
+            Some(_) => TokenAge::Spent,
+        },
+        login_error: inspection.login.last_error.clone(),
+        agents: inspection.agents.len(),
+        cas: cas.collect(),
+    }
+}
+
+fn page(status: &Status, screen: Screen, now: Timestamp) -> String {
+    let profile = &status.profile;
+    let Some(broker) = &status.broker else {
+        let said = match &status.problem {
+            Some(problem) => format!("does not answer: {problem}\n  try: epithet agent stop"),
+            None if status.running => "answers something else; restart it: epithet agent stop".to_owned(),
+            None => {
+                let name = if profile == "default" {
+                    String::new()
+                } else {
+                    format!(" --name {profile}")
+                };
+                format!("is not running\n  try: epithet agent --background{name}")
+            }
+        };
+        return format!("The broker of profile \"{profile}\" {said}\n");
+    };
+    let running = screen.paint(Tone::Good, "running");
+    let mut page = format!(
+        "The broker of profile \"{profile}\" is {running} (process {}, version {})\n",
+        broker.pid, broker.version
+    );
+    let mut line = |name: &str, said: &str| {
+        let _ = writeln!(page, "  {name:<7}{said}");
+    };
+    if let Some(since) = broker.since {
+        line(
+            "since",
+            &format!("{since:.0} ({} ago)", format_duration(elapsed(since, now))),
+        );
+    }
+    line("hosts", &hosts(broker));
+    line(
+        "login",
+        match broker.token {
+            TokenAge::None => "nobody is logged in; the first ssh asks",
+            TokenAge::Fresh => "a fresh token",
+            TokenAge::Spent => "logged in; the next certificate renews the token",
+        },
+    );
+    if let Some(error) = &broker.login_error {
+        line(
+            "",
+            &screen.paint(Tone::Warning, &format!("last failure: {}", shown(error))),
+        );
+    }
+    for (index, ca) in broker.cas.iter().enumerate() {
+        let health = match (ca.healthy, &ca.last_error) {
+            (true, _) => screen.paint(Tone::Good, "healthy"),
+            (false, Some(error)) => screen.paint(Tone::Bad, &format!("failing: {}", shown(error))),
+            (false, None) => screen.paint(Tone::Bad, "failing"),
+        };
+        line(
+            if index == 0 { "CA" } else { "" },
+            &format!("{} {health}", shown(&ca.url)),
+        );
+    }
+    line("agents", &broker.agents.to_string());
+    page
+}
+
+fn hosts(broker: &Living) -> String {
+    match broker.hosts_from.as_str() {
+        "everything" => "every host; name yours with --match".to_owned(),
+        "unknown" => "not known yet: the CA has not answered".to_owned(),
+        from => format!("{} (from the {from})", broker.hosts.join(", ")),
+    }
+}
+
+fn shown(text: &str) -> String {
+    sanitize_line(text, 200)
+}
+
+fn elapsed(from: Timestamp, to: Timestamp) -> Duration {
+    let seconds = to.as_second().saturating_sub(from.as_second());
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_says_how_to_start_what_is_not_running() {
+        let mut status = Status {
+            running: false,
+            profile: "work".into(),
+            problem: None,
+            broker: None,
+        };
+        let said = page(&status, Screen::plain(), Timestamp::UNIX_EPOCH);
+        assert!(
+            said.contains("is not running\n  try: epithet agent --background --name work\n"),
+            "{said}"
+        );
+        status.running = true;
+        status.problem = Some("the broker does not answer".into());
+        let said = page(&status, Screen::plain(), Timestamp::UNIX_EPOCH);
+        assert!(said.contains("epithet agent stop"), "{said}");
+    }
+}

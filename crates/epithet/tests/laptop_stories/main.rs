@@ -1,0 +1,14 @@
+//! Stories of a person's own machine: a broker that needs no terminal, that the system starts, and that is looked after.
+
+#![cfg(test)]
+
+#[expect(dead_code, reason = "other stories need more of it")]
+#[path = "../shared/laptop.rs"]
+mod laptop;
+#[expect(dead_code, reason = "other stories need more of it")]
+#[path = "../shared/site.rs"]
+mod site;
+
+mod background;
+mod service;
+mod support;
