@@ -31,9 +31,10 @@ const REFUSED_STAYS: Duration = Duration::from_secs(20);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AgentsError {
     #[error(
-        "there are {AGENTS_MAX} live agents, which is the limit; close some ssh connections or wait for certificates to end"
+        "there are {0} live agents, which is the limit{why}; close some ssh connections or wait for certificates to end",
+        why = if *.0 < AGENTS_MAX { " of open files (raise `ulimit -n` and start `epithet agent` again)" } else { "" }
     )]
-    TooMany,
+    TooMany(usize),
     #[error("cannot open the agent's socket: {0}")]
     Socket(#[from] std::io::Error),
 }
@@ -43,6 +44,7 @@ pub(crate) enum AgentsError {
 pub(crate) struct Agents {
     dir: PathBuf,
     settings: AgentSettings,
+    most: usize,
     live: Mutex<HashMap<ConnectionHash, Arc<LiveAgent>>>,
     tasks: TaskTracker,
     ending: CancellationToken,
@@ -57,10 +59,12 @@ pub(crate) enum Opened {
 }
 
 impl Agents {
-    pub(crate) fn new(dir: PathBuf, settings: AgentSettings, ending: CancellationToken) -> Self {
+    /// None yet, and never more than `most`.
+    pub(crate) fn new(dir: PathBuf, settings: AgentSettings, most: usize, ending: CancellationToken) -> Self {
         Self {
             dir,
             settings,
+            most,
             live: Mutex::default(),
             tasks: TaskTracker::new(),
             ending,
@@ -97,10 +101,10 @@ impl Agents {
             // It ends a moment later and then sees that the file is no longer its own.
             let _ = std::fs::remove_file(&path);
         }
-        if live.len() >= AGENTS_MAX {
+        if live.len() >= self.most {
             remove_ended(&mut live);
-            if live.len() >= AGENTS_MAX {
-                return Err(AgentsError::TooMany);
+            if live.len() >= self.most {
+                return Err(AgentsError::TooMany(self.most));
             }
         }
         let socket = AgentSocket::bind(path)?;

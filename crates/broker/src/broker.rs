@@ -3,6 +3,7 @@
 use crate::agents::Agents;
 use crate::auth_source::AuthSource;
 use crate::ca_pool::CaPool;
+use crate::descriptors::Shares;
 use crate::discovery::{DiscoveryWatch, Knowledge};
 use crate::gate::Gate;
 use crate::listener::{self, Answers};
@@ -17,7 +18,7 @@ use crate::traces::Traces;
 use crate::voice::Voice;
 use epithet_agent::AgentSettings;
 use epithet_plugin::{Guard, RunLimits};
-use epithet_wire::broker::{Asker, HostsInspection, Inspection, Reply, Request};
+use epithet_wire::broker::{Asker, HostsInspection, Inspection, MemoryInspection, Reply, Request};
 use epithet_wire::limits::{CA_DEADLINE, DRAIN};
 use jiff::Timestamp;
 use std::path::PathBuf;
@@ -142,6 +143,7 @@ impl Broker {
         let agents = Arc::new(Agents::new(
             agent_dir.clone(),
             agent_settings,
+            Shares::now().agents,
             ending.child_token(),
         ));
         let traces = Arc::new(Traces::default());
@@ -224,7 +226,7 @@ impl Broker {
         let (answers, ending) = (Arc::clone(&parts), self.ending.clone());
         let serving = tokio::spawn(async move {
             if let Some(listener) = listener {
-                listener::serve(listener, answers, ending).await;
+                listener::serve(listener, answers, Shares::now().requests, ending).await;
             }
         });
         self.follow_ca().await;
@@ -262,6 +264,14 @@ impl Broker {
             }
         }
         ending.cancelled().await;
+    }
+}
+
+fn memory() -> MemoryInspection {
+    let memory = epithet_plugin::locked_memory();
+    MemoryInspection {
+        held_bytes: memory.held,
+        locked_bytes: memory.locked,
     }
 }
 
@@ -319,6 +329,7 @@ impl Parts {
                 source: gate.source().name().to_owned(),
             },
             login: self.login.inspect(),
+            memory: memory(),
             agents: self.agents.inspect(),
             ca_endpoints: self.pool.inspect(),
         }

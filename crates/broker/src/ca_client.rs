@@ -1,20 +1,24 @@
 //! One CA over HTTP: a request for a certificate, the discovery document, and what each answer means.
 
 use crate::ca_address::CaAddress;
+use bytes::Bytes;
 use epithet_wire::ca::{
     AUTH_RELATION, CertificateRequest, CertificateResponse, DISCOVERY_RELATION, Discovery, REQUEST_ID_HEADER,
 };
 use epithet_wire::display::sanitize_line;
 use epithet_wire::limits::{CA_CONNECT_DEADLINE, HTTP_BODY_MAX};
 use epithet_wire::trace::server_timing;
-use epithet_wire::{RequestId, TOKEN_ENCODING_HEADER, Token};
+use epithet_wire::{HeaderToken, RequestId, TOKEN_ENCODING_HEADER, Token};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderValue, LINK, RETRY_AFTER};
+use reqwest::header::{
+    AUTHORIZATION, CONTENT_TYPE, DATE, HeaderValue, InvalidHeaderValue, LINK, RETRY_AFTER,
+};
 use reqwest::{Response, StatusCode};
 use std::path::Path;
 use std::time::Duration;
 use url::Url;
+use zeroize::Zeroizing;
 
 /// How much of a CA's words is shown to a person.
 const WORDS_SHOWN: usize = 500;
@@ -95,6 +99,17 @@ pub enum CaHttpError {
     Tls(reqwest::Error),
 }
 
+/// The value of `Authorization`, whose bytes are wiped when the last request that has them is gone.
+fn bearer(header: &HeaderToken) -> Result<HeaderValue, InvalidHeaderValue> {
+    const SCHEME: &[u8] = b"Bearer ";
+    let mut value = Zeroizing::new(Vec::with_capacity(SCHEME.len() + header.value.len()));
+    value.extend_from_slice(SCHEME);
+    value.extend_from_slice(header.value.as_bytes());
+    let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(value))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
 impl CaHttp {
     /// A client that trusts the system's roots and those of `tls_ca_cert`, and waits at most `deadline` for an answer.
     pub fn new(tls_ca_cert: Option<&Path>, deadline: Duration) -> Result<Self, CaHttpError> {
@@ -132,10 +147,9 @@ impl CaHttp {
         request_id: &RequestId,
     ) -> Answered {
         let header = token.header_value();
-        let Ok(mut bearer) = HeaderValue::try_from(format!("Bearer {}", header.value.as_str())) else {
+        let Ok(bearer) = bearer(&header) else {
             return CaAnswer::BadRequest("the token cannot be sent in a header".to_owned()).into();
         };
-        bearer.set_sensitive(true);
         let Ok(body) = serde_json::to_vec(body) else {
             return CaAnswer::BadRequest("the request cannot be written as JSON".to_owned()).into();
         };

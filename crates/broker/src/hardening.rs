@@ -21,26 +21,13 @@ pub fn harden() {
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         tracing::warn!(%error, "other processes of yours can read this one's memory");
     }
-    lock_memory();
+    if let Err(error) = epithet_plugin::lock_process_memory() {
+        tracing::debug!(%error, "memory is not locked as a whole");
+    }
     // A plugin's large state goes back to the system when it is freed.
     epithet_plugin::return_large_allocations();
     if let Err(error) = epithet_plugin::close_inherited_on_exec() {
         tracing::warn!(%error, "files that were open when this process started may be seen by auth plugins");
-    }
-}
-
-/// Keeps everything in memory out of swap, where the limit of locked memory allows that for a whole process.
-///
-/// With a smaller limit, locking what is there would make a later allocation fail, so nothing is locked.
-fn lock_memory() {
-    #[cfg(target_os = "linux")]
-    if getrlimit(Resource::Memlock).current.is_none() {
-        use rustix::mm::{MlockAllFlags, mlockall};
-        // Pages are locked as they are touched: nothing is made resident that would not be.
-        let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
-        if let Err(error) = mlockall(flags) {
-            tracing::debug!(%error, "memory is not locked");
-        }
     }
 }
 

@@ -15,6 +15,7 @@ mod ca_client;
 mod ca_look;
 mod ca_pool;
 mod clock;
+mod descriptors;
 mod discovery;
 mod gate;
 mod hang_up;

@@ -4,7 +4,7 @@
 use crate::hang_up;
 use crate::voice::Voice;
 use epithet_wire::broker::{Reply, Request};
-use epithet_wire::limits::{BROKER_CONNECTIONS, BROKER_KEEPALIVE, BROKER_LINE_MAX, BROKER_READ_DEADLINE};
+use epithet_wire::limits::{BROKER_KEEPALIVE, BROKER_LINE_MAX, BROKER_READ_DEADLINE};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use std::future::Future;
 use std::io::{self, IoSliceMut};
@@ -52,9 +52,14 @@ pub(crate) fn take_over(listener: std::os::unix::net::UnixListener, path: &Path)
     UnixListener::from_std(listener)
 }
 
-/// Serves the socket until `ending`.
-pub(crate) async fn serve<A: Answers>(listener: UnixListener, answers: Arc<A>, ending: CancellationToken) {
-    let places = Arc::new(Semaphore::new(BROKER_CONNECTIONS));
+/// Serves the socket until `ending`, `most` requests at once.
+pub(crate) async fn serve<A: Answers>(
+    listener: UnixListener,
+    answers: Arc<A>,
+    most: usize,
+    ending: CancellationToken,
+) {
+    let places = Arc::new(Semaphore::new(most));
     let tasks = TaskTracker::new();
     while let Some(accepted) = ending.run_until_cancelled(listener.accept()).await {
         let stream = match accepted {
@@ -66,7 +71,7 @@ pub(crate) async fn serve<A: Answers>(listener: UnixListener, answers: Arc<A>, e
             }
         };
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            tracing::warn!("more than {BROKER_CONNECTIONS} requests at once; one was turned away");
+            tracing::warn!("more than {most} requests at once; one was turned away");
             continue;
         };
         let (answers, ending) = (Arc::clone(&answers), ending.clone());
@@ -202,8 +207,8 @@ fn parse(line: &[u8]) -> Result<Request, String> {
         request.trace.is_some(),
     ];
     match questions.into_iter().filter(|asked| *asked).count() {
-        0 => Err("request must set exactly one of match, inspect, login, logout or trace".to_owned()),
-        _ => Ok(request),
+        1 => Ok(request),
+        _ => Err("request must set exactly one of match, inspect, login, logout or trace".to_owned()),
     }
 }
 
@@ -227,8 +232,13 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_asks_nothing_is_told_what_to_ask() {
-        for line in [&b"{}"[..], b"{\"other\":1}"] {
+    fn a_line_that_asks_nothing_or_two_things_is_told_what_to_ask() {
+        for line in [
+            &b"{}"[..],
+            b"{\"other\":1}",
+            b"{\"match\":{},\"logout\":{}}",
+            b"{\"inspect\":{},\"login\":{}}",
+        ] {
             assert!(parse(line).unwrap_err().contains("exactly one of"));
         }
         assert!(parse(b"x").unwrap_err().contains("malformed request"));

@@ -107,6 +107,15 @@ struct Held {
     first_expiry: Option<u64>,
 }
 
+/// Which token is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    /// The held one will do while it may be reused.
+    AnyGood,
+    /// One of a run that ends from now on.
+    New,
+}
+
 /// What a run that succeeded brought.
 struct Success {
     reply: Reply,
@@ -219,10 +228,28 @@ impl Login {
         asker: &Asker,
         voice: &Voice,
     ) -> Result<Lease, LoginError> {
+        self.obtain(Wanted::AnyGood, connection, asker, voice).await
+    }
+
+    /// A run of the plugin even if the held token could be reused: for `epithet login`. Until it succeeds, what is held
+    /// stays good for everybody else.
+    pub(crate) async fn renew(self: &Arc<Self>, asker: &Asker, voice: &Voice) -> Result<Lease, LoginError> {
+        self.obtain(Wanted::New, None, asker, voice).await
+    }
+
+    async fn obtain(
+        self: &Arc<Self>,
+        wanted: Wanted,
+        connection: Option<&Connection>,
+        asker: &Asker,
+        voice: &Voice,
+    ) -> Result<Lease, LoginError> {
         loop {
             let (run, waiting) = {
                 let mut inner = self.inner();
-                if let Some(lease) = inner.reusable(self.token_reuse) {
+                if wanted == Wanted::AnyGood
+                    && let Some(lease) = inner.reusable(self.token_reuse)
+                {
                     return Ok(lease);
                 }
                 let run = match &inner.run {
@@ -244,12 +271,6 @@ impl Login {
             // That run is being ended: wait until it is gone, then begin again.
             let _ = run.outcome().await;
         }
-    }
-
-    /// A run of the plugin even if the held token could be reused: for `epithet login`.
-    pub(crate) async fn renew(self: &Arc<Self>, asker: &Asker, voice: &Voice) -> Result<Lease, LoginError> {
-        self.inner().held = None;
-        self.lease(None, asker, voice).await
     }
 
     /// The CA answered 401 to this token: it is forgotten, unless a newer one has taken its place. The state stays.
@@ -423,8 +444,11 @@ impl Login {
     fn conclude(&self, epoch: u64, result: Result<Success, LoginError>) -> Result<Lease, LoginError> {
         let mut inner = self.inner();
         inner.run = None;
+        if inner.epoch != epoch {
+            // Somebody logged out while it ran. Nothing comes back, and nobody failed to complete a login.
+            return Err(LoginError::Forgotten);
+        }
         match result {
-            Ok(_) if inner.epoch != epoch => Err(LoginError::Forgotten),
             Ok(Success { reply, can_log_out }) => {
                 let said = sanitize_line(&reply.stderr, 2000);
                 tracing::info!(token_bytes = reply.token.size(), state_bytes = reply.state.len(), elapsed = ?reply.elapsed, stderr = %said, "auth plugin succeeded");

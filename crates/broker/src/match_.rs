@@ -83,7 +83,7 @@ impl Matcher {
                 };
                 self.promise(errand, voice, fulfil).await
             }
-            Err(error @ (AgentsError::TooMany | AgentsError::Socket(_))) => {
+            Err(error @ (AgentsError::TooMany(_) | AgentsError::Socket(_))) => {
                 recorder.conclude(&error.to_string());
                 Reply::deny(error.to_string())
             }

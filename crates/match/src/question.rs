@@ -10,19 +10,21 @@ use epithet_wire::display::sanitize_text;
 
 /// Asks the broker and says the exit code. Everything for the person has been written to stderr by then.
 pub fn ask(options: &Options) -> u8 {
+    let asker = asker();
+    let lends_stderr = asker.stderr;
     let request = MatchRequest {
         remote_host: options.host.clone(),
         remote_user: options.user.clone(),
         port: options.port.into(),
         proxy_jump: options.jump.clone(),
         hash: options.hash.clone(),
-        asker: Some(asker()),
+        asker: Some(asker),
     };
     if let Err(error) = request.connection().check() {
         say(&format!("epithet: {error}; ssh goes on without Epithet\n"));
         return EXIT_DENY;
     }
-    match converse(options, request) {
+    match converse(options, request, lends_stderr) {
         Ok(code) => code,
         Err(ClientError::NoBroker(error)) => {
             if options.verbose {
@@ -42,12 +44,12 @@ pub fn ask(options: &Options) -> u8 {
 }
 
 /// Sends the request and follows the replies to the result.
-fn converse(options: &Options, request: MatchRequest) -> Result<u8, ClientError> {
+fn converse(options: &Options, request: MatchRequest, lends_stderr: bool) -> Result<u8, ClientError> {
     let request = Request {
         match_: Some(request),
         ..Request::default()
     };
-    let mut broker = BrokerClient::send(&options.broker, &request, true)?;
+    let mut broker = BrokerClient::send(&options.broker, &request, lends_stderr)?;
     let reply = follow(&mut broker, &mut |text| say(text))?;
     // An answer that is not one is a "no", too.
     let result = reply.result.unwrap_or_default();

@@ -1,10 +1,12 @@
-//! Descriptors by number, what a new process inherits, and one switch of the allocator: the workspace's `unsafe` code.
+//! Descriptors by number, what a new process inherits, and what the system is told about memory: the workspace's
+//! `unsafe` code.
 //!
 //! Plugins are *given* descriptors by number, which Rust's ownership of descriptors cannot express: somebody has to say
 //! that number 3 is ours now. The other half, for those who run plugins, is what happens between fork and exec.
 #![expect(
     unsafe_code,
-    reason = "descriptors are inherited by number, and nothing but a pre-exec hook runs between fork and exec"
+    reason = "descriptors are inherited by number, nothing but a pre-exec hook runs between fork and exec, and memory is \
+              locked by address"
 )]
 
 use crate::{PROGRESS_FD, STATE_FD};
@@ -110,6 +112,70 @@ pub fn return_large_allocations() {
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, 256 * 1024);
     }
+}
+
+/// Keeps whole pages out of swap. They become resident as they are touched, not before. False when the system refuses,
+/// mostly because of the limit of locked memory.
+pub(crate) fn lock_pages(pages: &[u8]) -> bool {
+    let start = pages.as_ptr().cast_mut().cast();
+    // SAFETY: the address and length are those of a borrowed slice, and locking changes neither its content nor who may
+    // access it. The same holds for the three functions below.
+    #[cfg(target_os = "linux")]
+    let locked = unsafe { rustix::mm::mlock_with(start, pages.len(), rustix::mm::MlockFlags::ONFAULT) };
+    #[cfg(not(target_os = "linux"))]
+    let locked = unsafe { rustix::mm::mlock(start, pages.len()) };
+    locked.is_ok()
+}
+
+/// Undoes [`lock_pages`].
+pub(crate) fn unlock_pages(pages: &[u8]) {
+    // SAFETY: see `lock_pages`.
+    let _ = unsafe { rustix::mm::munlock(pages.as_ptr().cast_mut().cast(), pages.len()) };
+}
+
+/// Keeps whole pages out of core dumps, where the system can.
+pub(crate) fn keep_out_of_dumps(pages: &[u8]) {
+    #[cfg(target_os = "linux")]
+    // SAFETY: see `lock_pages`; this advice is about core dumps only.
+    let _ = unsafe {
+        rustix::mm::madvise(
+            pages.as_ptr().cast_mut().cast(),
+            pages.len(),
+            rustix::mm::Advice::LinuxDontDump,
+        )
+    };
+    #[cfg(not(target_os = "linux"))]
+    let _ = pages;
+}
+
+/// Undoes [`keep_out_of_dumps`].
+pub(crate) fn let_into_dumps(pages: &[u8]) {
+    #[cfg(target_os = "linux")]
+    // SAFETY: see `lock_pages`; this advice is about core dumps only.
+    let _ = unsafe {
+        rustix::mm::madvise(
+            pages.as_ptr().cast_mut().cast(),
+            pages.len(),
+            rustix::mm::Advice::LinuxDoDump,
+        )
+    };
+    #[cfg(not(target_os = "linux"))]
+    let _ = pages;
+}
+
+/// Whether this process ignores a signal: whoever started it (`nohup`) wants it to go on.
+///
+/// To be asked before anything listens for that signal.
+#[cfg(feature = "host")]
+pub fn ignores(signal: rustix::process::Signal) -> bool {
+    let mut now = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: with no new disposition, `sigaction` only writes the present one to `now`, which is large enough; all zero
+    // is a valid `sigaction`, so it is initialised also when the call fails.
+    let now = unsafe {
+        libc::sigaction(signal.as_raw(), std::ptr::null(), now.as_mut_ptr());
+        now.assume_init()
+    };
+    now.sa_sigaction == libc::SIG_IGN
 }
 
 /// Makes a command start as if from nothing: in a session of its own, with default signals, and with no descriptor

@@ -50,16 +50,20 @@ mod directive;
 mod fd;
 mod guest;
 mod invocation;
+mod locked;
 mod secret_buffer;
 
 pub use directive::{Action, DIRECTIVE_PREFIX};
 pub use fd::close_inherited_on_exec;
 #[cfg(feature = "host")]
-pub use fd::{inherited_listener, return_large_allocations};
+pub use fd::{ignores, inherited_listener, return_large_allocations};
 pub use guest::{
     finish, is_plugin, keep_streams_from_children, offer_log_out, offer_paste, progress, read_state,
 };
 pub use invocation::Invocation;
+#[cfg(feature = "host")]
+pub use locked::lock_process_memory;
+pub use locked::{LockedMemory, locked_memory};
 
 #[cfg(feature = "host")]
 pub mod check;

@@ -1,17 +1,18 @@
 //! Bytes of unknown length that must leave no copy behind: a state or a token while it is being read.
 //!
-//! A plain vector that grows frees its old allocation as it is. This one wipes it first, grows in few large steps, and
-//! stops at its limit.
+//! A plain vector that grows frees its old allocation as it is. This one wipes it first, grows in few large steps, stops at
+//! its limit, and is in locked memory.
 
-use zeroize::Zeroizing;
+use crate::locked::LockedBuffer;
 
 /// The first allocation: a token nearly always fits.
 const FIRST: usize = 4 * 1024;
-/// How much larger every further allocation is. Untouched pages cost nothing.
-const GROWTH: usize = 16;
+/// How much larger every further allocation is. Untouched pages cost no memory, but they count against the limit of locked
+/// memory.
+const GROWTH: usize = 4;
 
 pub(crate) struct SecretBuffer {
-    bytes: Zeroizing<Vec<u8>>,
+    bytes: LockedBuffer,
     filled: usize,
     limit: usize,
 }
@@ -23,7 +24,7 @@ pub(crate) struct OverLimit;
 impl SecretBuffer {
     pub(crate) fn new(limit: usize) -> Self {
         Self {
-            bytes: Zeroizing::new(Vec::new()),
+            bytes: LockedBuffer::zeroed(0),
             filled: 0,
             limit,
         }
@@ -33,11 +34,11 @@ impl SecretBuffer {
     pub(crate) fn room(&mut self) -> &mut [u8] {
         if self.filled == self.bytes.len() {
             let size = (self.bytes.len() * GROWTH).clamp(FIRST, FIRST.max(self.limit)) + 1;
-            let mut larger = Zeroizing::new(vec![0; size.max(self.filled + 1)]);
-            larger[..self.filled].copy_from_slice(&self.bytes[..self.filled]);
+            let mut larger = LockedBuffer::zeroed(size.max(self.filled + 1));
+            larger.as_mut_slice()[..self.filled].copy_from_slice(self.as_slice());
             self.bytes = larger;
         }
-        &mut self.bytes[self.filled..]
+        &mut self.bytes.as_mut_slice()[self.filled..]
     }
 
     /// Counts `read` bytes of what [`room`](Self::room) gave as filled.
@@ -50,16 +51,23 @@ impl SecretBuffer {
         }
     }
 
-    #[cfg(feature = "host")]
     pub(crate) fn as_slice(&self) -> &[u8] {
-        &self.bytes[..self.filled]
+        &self.bytes.as_slice()[..self.filled]
     }
 
     /// A copy of the bytes in an allocation of exactly their size.
     pub(crate) fn to_exact(&self) -> Vec<u8> {
         let mut exact = Vec::with_capacity(self.filled);
-        exact.extend_from_slice(&self.bytes[..self.filled]);
+        exact.extend_from_slice(self.as_slice());
         exact
+    }
+
+    /// A copy of the bytes that stays in locked memory, of exactly their size.
+    #[cfg(feature = "host")]
+    pub(crate) fn to_secret(&self) -> epithet_wire::SecretBytes {
+        let mut exact = LockedBuffer::zeroed(self.filled);
+        exact.as_mut_slice().copy_from_slice(self.as_slice());
+        epithet_wire::SecretBytes::kept_in(exact)
     }
 }
 

@@ -181,6 +181,8 @@ pub struct Inspection {
     pub hosts: HostsInspection,
     /// The login. *Ours.*
     pub login: LoginInspection,
+    /// What is held for plugins, and how much of it is kept out of swap. *Ours.*
+    pub memory: MemoryInspection,
     /// The agents.
     pub agents: Vec<AgentInspection>,
     /// The CAs.
@@ -217,6 +219,16 @@ pub struct LoginInspection {
     pub running: bool,
     /// The last failure's first line.
     pub last_error: Option<String>,
+}
+
+/// States and tokens in a broker's memory, in bytes; nothing of what they say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MemoryInspection {
+    /// In use.
+    pub held_bytes: usize,
+    /// Of these, locked: kept out of swap.
+    pub locked_bytes: usize,
 }
 
 /// One connection's agent.

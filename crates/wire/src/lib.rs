@@ -26,5 +26,5 @@ pub use endpoint::{Endpoint, EndpointError};
 pub use loopback::{LoopbackAddress, LoopbackAddressError};
 pub use names::{ConnectionHash, HostName, KeyId, NameError, Principal, ProfileName, RequestId};
 pub use pattern::{HostPattern, PatternError};
-pub use secret::{PluginState, SecretBytes};
+pub use secret::{PluginState, SecretBytes, SecretStorage};
 pub use token::{HeaderToken, TOKEN_ENCODING_HEADER, Token, TokenError};

@@ -79,6 +79,9 @@ pub const CERTIFICATE_EXPIRY_BUFFER: Duration = Duration::from_secs(5);
 pub const AGENT_SWEEP: Duration = Duration::from_secs(10);
 /// Agents at once, each one socket and one descriptor.
 pub const AGENTS_MAX: usize = 4096;
+/// Descriptors that agents and requests leave to everything else, however low the limit of open files is: the runtime's,
+/// the log and the lock (16), a plugin's pipes on both sides while it is started (12), CAs and their certificates (12).
+pub const DESCRIPTORS_RESERVED: usize = 40;
 
 // --- certificates ---
 

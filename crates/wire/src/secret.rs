@@ -5,30 +5,53 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// Secret bytes. Clones share one allocation, which is overwritten when the last of them goes.
-#[derive(Clone, Default)]
-pub struct SecretBytes(Arc<Zeroizing<Vec<u8>>>);
+#[derive(Clone)]
+pub struct SecretBytes(Arc<dyn SecretStorage>);
+
+/// Where secret bytes are kept. Whoever implements it wipes them when it is dropped.
+pub trait SecretStorage: Send + Sync {
+    /// The bytes; the same ones each time.
+    fn bytes(&self) -> &[u8];
+}
+
+impl SecretStorage for Zeroizing<Vec<u8>> {
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+}
 
 impl SecretBytes {
     /// Takes the bytes over; no copy is made.
     ///
     /// The vector should have been allocated at its final size: growing a vector leaves copies behind.
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self(Arc::new(Zeroizing::new(bytes)))
+        Self::kept_in(Zeroizing::new(bytes))
+    }
+
+    /// Secret bytes that stay where they are: in memory that is locked, for example.
+    pub fn kept_in(storage: impl SecretStorage + 'static) -> Self {
+        Self(Arc::new(storage))
     }
 
     /// The bytes themselves. Do not copy them into anything that is not wiped.
     pub fn expose(&self) -> &[u8] {
-        &self.0
+        self.0.bytes()
     }
 
     /// How many bytes there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.expose().len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.expose().is_empty()
+    }
+}
+
+impl Default for SecretBytes {
+    fn default() -> Self {
+        Self::new(Vec::new())
     }
 }
 

@@ -53,7 +53,11 @@ impl fmt::Debug for HeaderToken {
 impl Token {
     /// Takes bytes as a token, unchanged: no trimming, no decoding.
     pub fn new(bytes: Vec<u8>) -> Result<Self, TokenError> {
-        let bytes = SecretBytes::new(bytes);
+        Self::of(SecretBytes::new(bytes))
+    }
+
+    /// The same for bytes that are kept as a secret already.
+    pub fn of(bytes: SecretBytes) -> Result<Self, TokenError> {
         match bytes.len() {
             0 => Err(TokenError::Empty),
             1..=TOKEN_MAX => Ok(Self(bytes)),

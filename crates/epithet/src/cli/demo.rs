@@ -1,6 +1,7 @@
 //! `epithet demo`.
 
 use clap::{Args, Subcommand};
+use std::path::PathBuf;
 
 const AFTER_HELP: &str = "\
 Everything runs on this machine, on loopback, in a temporary directory that is removed at the end: a development \
@@ -27,6 +28,12 @@ pub(crate) enum DemoCommand {
         /// The port on 127.0.0.1; 0 for any
         #[arg(long, default_value_t = 0)]
         port: u16,
+    },
+    /// Cleans up after a demo that is killed
+    #[command(hide = true)]
+    Sweep {
+        /// The demo's directory
+        directory: PathBuf,
     },
     /// A stand-in for a browser: opens the address, types a name, presses the button
     #[command(hide = true)]

@@ -8,6 +8,7 @@ use epithet_broker::{Broker, BrokerError, CaHttp, RunDirError, Settings, harden,
 use epithet_plugin::PluginCommand;
 use epithet_wire::format_duration;
 use epithet_wire::limits::{CA_COOLDOWN, CA_DEADLINE, PLUGIN_DEADLINE, PLUGIN_DEADLINE_RANGE, TOKEN_REUSE};
+use rustix::process::Signal;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,14 +36,18 @@ pub(crate) fn start(global: &Global, options: StartOptions) -> anyhow::Result<Ex
         inherited,
         ..settings(global, options, config)?
     };
+    // Whoever started it with `nohup` wants it to outlive the terminal.
+    let outlives_terminal = epithet_plugin::ignores(Signal::HUP);
     crate::runtime::run(THREADS, |ending| async move {
-        let mut hang_up = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
-        let closed = ending.clone();
-        tokio::spawn(async move {
-            // The terminal it was started from is closed: end as orderly as on Ctrl-C.
-            hang_up.recv().await;
-            closed.cancel();
-        });
+        if !outlives_terminal {
+            let mut hang_up = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+            let closed = ending.clone();
+            tokio::spawn(async move {
+                // The terminal it was started from is closed: end as orderly as on Ctrl-C.
+                hang_up.recv().await;
+                closed.cancel();
+            });
+        }
         let profile = settings.profile.clone();
         let broker = match Broker::start(settings, ending).await {
             Err(BrokerError::RunDir(RunDirError::Running(_))) if detached => {

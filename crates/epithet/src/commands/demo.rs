@@ -5,6 +5,7 @@ mod provider;
 mod report;
 mod show;
 mod stage;
+mod sweeper;
 
 use crate::cli::{DemoCommand, DemoOptions, Global};
 use std::process::ExitCode;
@@ -14,6 +15,7 @@ pub(crate) fn run(global: &Global, options: DemoOptions) -> anyhow::Result<ExitC
     match options.command {
         None => show::run(options.stay),
         Some(DemoCommand::Provider { port }) => provider::run(global, port),
+        Some(DemoCommand::Sweep { directory }) => sweeper::run(&directory),
         Some(DemoCommand::Browser { user, url }) => provider::sign_in(&user, &url),
     }
 }

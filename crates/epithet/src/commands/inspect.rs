@@ -4,7 +4,7 @@ use super::ask_broker::converse;
 use crate::cli::InspectOptions;
 use anyhow::Context;
 use epithet_ssh::UserCertificate;
-use epithet_wire::broker::{AgentInspection, Empty, Inspection, Request};
+use epithet_wire::broker::{AgentInspection, Empty, Inspection, MemoryInspection, Request};
 use epithet_wire::display::sanitize_line;
 use epithet_wire::format_duration;
 use jiff::Timestamp;
@@ -59,6 +59,7 @@ fn render(inspection: &Inspection, now: Timestamp) -> String {
     };
     line(format!("    Token: {token}"));
     line(format!("    State: {} bytes", login.state_bytes));
+    line(format!("    Memory: {}", memory(&inspection.memory)));
     line(format!(
         "    Runs: {} succeeded, {} failed{}",
         login.logins,
@@ -95,6 +96,17 @@ fn hosts(inspection: &Inspection) -> String {
         "everything" => "every host (name yours with --match)".to_owned(),
         "unknown" => "not known yet: the CA has not answered".to_owned(),
         source => format!("{} (from the {source})", inspection.hosts.patterns.join(", ")),
+    }
+}
+
+/// Whether what is secret is kept out of swap.
+fn memory(memory: &MemoryInspection) -> String {
+    let (held, locked) = (memory.held_bytes, memory.locked_bytes);
+    match locked {
+        _ if held == 0 => "nothing secret is held".to_owned(),
+        _ if locked >= held => format!("locked ({held} bytes are kept out of swap)"),
+        0 => format!("not locked ({held} bytes may be swapped out; raise `ulimit -l`)"),
+        _ => format!("partly locked ({locked} of {held} bytes are kept out of swap; raise `ulimit -l`)"),
     }
 }
 
@@ -146,6 +158,22 @@ fn span(from: Timestamp, to: Timestamp) -> String {
 mod tests {
     use super::*;
     use epithet_wire::broker::{CaInspection, HostsInspection};
+
+    #[test]
+    fn memory_is_locked_partly_locked_or_not() {
+        for (held_bytes, locked_bytes, said) in [
+            (0, 0, "nothing secret"),
+            (10, 10, "locked (10 bytes"),
+            (10, 0, "not locked (10 bytes"),
+            (10, 4, "partly locked (4 of 10"),
+        ] {
+            let text = memory(&MemoryInspection {
+                held_bytes,
+                locked_bytes,
+            });
+            assert!(text.starts_with(said), "{text}");
+        }
+    }
 
     #[test]
     fn the_page_says_what_is_there_and_what_is_not() {

@@ -2,13 +2,18 @@
 
 use super::sections::Config;
 use anyhow::{Context, bail};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
 use serde_json::Value;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// The largest file that is read: rules for ten thousand users are about 1 MiB.
 const FILE_MAX: u64 = 16 * 1024 * 1024;
+/// How long a pipe may take to give a whole configuration: a program may have to decrypt it first.
+const PIPE_DEADLINE: Duration = Duration::from_secs(30);
 /// The extensions, in the order in which a directory's files are read.
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
 
@@ -82,7 +87,12 @@ fn files_in(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
 /// Reads a file that only its owner (this user or root) can write.
 fn read(path: &Path) -> anyhow::Result<String> {
     let shown = path.display();
-    let mut file = std::fs::File::open(path).with_context(|| format!("configuration file {shown}"))?;
+    // Without waiting for somebody to open the other end of a named pipe.
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(path)
+        .with_context(|| format!("configuration file {shown}"))?;
     let metadata = file
         .metadata()
         .with_context(|| format!("configuration file {shown}"))?;
@@ -99,15 +109,36 @@ fn read(path: &Path) -> anyhow::Result<String> {
             metadata.mode() & 0o777
         );
     }
-    if metadata.len() > FILE_MAX {
+    let bytes = read_to_the_end(&file).with_context(|| format!("configuration file {shown}"))?;
+    let too_large = u64::try_from(bytes.len()).is_ok_and(|size| size > FILE_MAX);
+    if too_large {
         bail!("configuration file {shown} is larger than {FILE_MAX} bytes");
     }
-    let mut text = String::new();
-    file.by_ref()
-        .take(FILE_MAX)
-        .read_to_string(&mut text)
-        .with_context(|| format!("configuration file {shown}"))?;
-    Ok(text)
+    if bytes.is_empty() && !metadata.is_file() {
+        bail!("configuration file {shown} is a pipe into which nobody writes");
+    }
+    String::from_utf8(bytes).with_context(|| format!("configuration file {shown}"))
+}
+
+/// Reads a file, or what comes out of a pipe (`--config <(...)`) in time; at most one byte more than is allowed.
+fn read_to_the_end(file: &std::fs::File) -> anyhow::Result<Vec<u8>> {
+    let (mut bytes, deadline) = (Vec::new(), Instant::now() + PIPE_DEADLINE);
+    let mut rest = file.take(FILE_MAX + 1);
+    loop {
+        match rest.read_to_end(&mut bytes) {
+            Ok(_) => return Ok(bytes),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error.into()),
+        }
+        let left = Timespec::try_from(deadline.saturating_duration_since(Instant::now()))?;
+        let ready = poll(&mut [PollFd::new(file, PollFlags::IN)], Some(&left));
+        if ready == Ok(0) {
+            bail!(
+                "it is a pipe whose end did not come within {}",
+                epithet_wire::format_duration(PIPE_DEADLINE)
+            );
+        }
+    }
 }
 
 /// Reads one file's text. It is read twice: once into the sections, for errors with line and column, and once as plain
@@ -270,6 +301,44 @@ mod tests {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
         let error = read(&path).unwrap_err().to_string();
         assert!(error.contains("chmod go-w"), "{error}");
+    }
+
+    #[test]
+    fn a_pipe_is_read_when_somebody_writes_and_never_waited_for_when_nobody_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pipe.yaml");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let error = read(&path).unwrap_err().to_string();
+        assert!(error.contains("nobody writes"), "{error}");
+
+        // Larger than a pipe holds, so that the reader meets an empty pipe whose writer is at work.
+        let text = "# ".to_owned() + &"x".repeat(200_000) + "\n";
+        let both_ends = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .unwrap();
+        let writer = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        let written = text.clone();
+        let writing = std::thread::spawn(move || {
+            std::io::Write::write_all(&mut &writer, written.as_bytes()).unwrap();
+            drop((writer, both_ends));
+        });
+        assert_eq!(read(&path).unwrap(), text);
+        writing.join().unwrap();
+    }
+
+    #[test]
+    fn a_file_is_read_up_to_its_limit_and_not_a_byte_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = write(dir.path(), "a.yaml", "");
+        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len(FILE_MAX).unwrap();
+        assert!(read(&path).is_ok());
+        file.set_len(FILE_MAX + 1).unwrap();
+        let error = read(&path).unwrap_err().to_string();
+        assert!(error.contains("larger than"), "{error}");
     }
 
     #[test]

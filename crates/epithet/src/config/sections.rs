@@ -21,10 +21,15 @@ pub(crate) struct Config {
     pub(crate) tls_ca_cert: Option<PathBuf>,
     #[serde(deserialize_with = "refuse_insecure")]
     pub(crate) insecure: (),
+    #[serde(deserialize_with = "empty_as_default")]
     pub(crate) agent: AgentSection,
+    #[serde(deserialize_with = "empty_as_default")]
     pub(crate) auth: AuthSection,
+    #[serde(deserialize_with = "empty_as_default")]
     pub(crate) ca: CaSection,
+    #[serde(deserialize_with = "empty_as_default")]
     pub(crate) policy: epithet_policy::Document,
+    #[serde(deserialize_with = "empty_as_default")]
     pub(crate) server: ServerSection,
 }
 
@@ -66,6 +71,7 @@ pub(crate) struct AgentSection {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub(crate) struct AuthSection {
+    #[serde(deserialize_with = "empty_as_default")]
     pub(crate) oidc: OidcSection,
 }
 
@@ -120,6 +126,13 @@ pub(crate) struct ServerSection {
     pub(crate) audit_file: Option<PathBuf>,
     pub(crate) tls_cert: Option<PathBuf>,
     pub(crate) tls_key: Option<PathBuf>,
+}
+
+/// A section with nothing below it (`agent:`) says as little as one that is not there.
+fn empty_as_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// `insecure:` was a switch of epithet 0.19 that turned off TLS verification; nothing here does.
@@ -272,6 +285,15 @@ auth: {oidc: {issuer: "https://i", scopes: [openid, email], port: 8080}}
             Some(Text(DurationText(Duration::from_secs(10))))
         );
         assert_eq!(config.auth.oidc.port.unwrap().0, ["8080"]);
+    }
+
+    #[test]
+    fn a_section_with_nothing_below_it_is_as_good_as_none() {
+        let text = "agent:\nauth:\n  oidc:\nca: # later\npolicy: ~\nserver: null\n";
+        let config: Config = serde_saphyr::from_str(text).unwrap();
+        assert!(config.agent.ca_url.is_none() && config.auth.oidc.issuer.is_none());
+        let config: Config = serde_json::from_str(r#"{"agent": null, "auth": {"oidc": null}}"#).unwrap();
+        assert!(config.agent.auth.is_none());
     }
 
     #[test]

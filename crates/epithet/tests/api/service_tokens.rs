@@ -121,7 +121,13 @@ fn the_policy_server_can_fetch_the_cas_key_from_the_ca_itself() {
         "--policy",
         &policy_socket,
     ]);
-    let _policy = company.serve(&["policy", "--listen", &policy_socket, "--ca-pubkey", ca.url()]);
+    // It is asked on this machine, whatever proxy there is for others.
+    let proxies =
+        ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY"].map(|name| (name, "http://127.0.0.1:9"));
+    let _policy = company.serve_in(
+        &proxies,
+        &["policy", "--listen", &policy_socket, "--ca-pubkey", ca.url()],
+    );
     let body = asking(&company.subject("subject"), "root", "db.example.com").to_string();
     let authorization = format!("Bearer {}", company.token());
     let headers = [("authorization", authorization.as_str())];

@@ -56,11 +56,15 @@ impl Company {
 
     /// A server that knows these rules, on a port of its own or at a socket in the company's home.
     pub(crate) fn serve(&self, arguments: &[&str]) -> Server {
-        Server::start(
-            Path::new(EPITHET),
-            &self.home,
-            [arguments, &["--config", &self.rules]].concat(),
-        )
+        self.serve_in(&[], arguments)
+    }
+
+    /// The same with more in its environment.
+    pub(crate) fn serve_in(&self, environment: &[(&str, &str)], arguments: &[&str]) -> Server {
+        let mut command = self.home.command(EPITHET);
+        command.args(arguments).args(["--config", &self.rules]);
+        command.envs(environment.iter().copied());
+        Server::try_start(command).unwrap_or_else(|error| panic!("the server did not start: {error}"))
     }
 
     /// The path of the CA's key.

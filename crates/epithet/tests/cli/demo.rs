@@ -170,3 +170,23 @@ fn a_demo_that_stays_can_be_logged_in_to_until_ctrl_c() {
     assert_eq!(demo.wait(DEADLINE).and_then(|status| status.code()), Some(0));
     nothing_is_left(&home, &demo.stdout().text());
 }
+
+#[test]
+fn a_demo_whose_terminal_closes_or_that_is_killed_leaves_nothing_behind() {
+    for signal in [Signal::HUP, Signal::QUIT, Signal::KILL] {
+        let home = Home::new();
+        let mut demo = Daemon::start("the demo", demo(&home, &["--stay"]), None);
+        let stays = demo.stdout().wait_for_line("It stays until Ctrl-C", DEADLINE);
+        assert!(stays.is_some(), "{}{}", demo.stdout(), demo.stderr());
+        let folder = directory(&demo.stdout().text());
+        assert!(left_running(&folder).len() > 3, "{:#?}", left_running(&folder));
+        let group = Pid::from_raw(i32::try_from(demo.pid()).unwrap()).unwrap();
+        kill_process_group(group, signal).unwrap();
+        let status = demo
+            .wait(DEADLINE)
+            .unwrap_or_else(|| panic!("{signal:?} does not end it"));
+        assert_eq!(status.code(), (signal != Signal::KILL).then_some(0), "{signal:?}");
+        wait_until(DEADLINE, || (!folder.exists()).then_some(())).expect("the directory goes");
+        nothing_is_left(&home, &demo.stdout().text());
+    }
+}

@@ -59,7 +59,7 @@ pub enum RunError {
         evidence: Box<Evidence>,
     },
     /// It exited with a status that is not 0.
-    #[error("the auth plugin exited with status {status}")]
+    #[error("the auth plugin exited with status {status}{}", shells_signal(*.status))]
     Exited {
         /// The status.
         status: i32,
@@ -246,6 +246,17 @@ fn one_line(text: &str) -> String {
     epithet_wire::display::sanitize_line(text, 2000)
 }
 
+/// A shell that ran a program which a signal ended exits with 128 and the signal's number.
+fn shells_signal(status: i32) -> String {
+    match status - 128 {
+        signal @ 1..=64 => format!(
+            ", which from a shell means that signal {signal}{} ended what it ran",
+            signal_name(signal)
+        ),
+        _ => String::new(),
+    }
+}
+
 fn signal_name(signal: i32) -> String {
     use rustix::process::Signal;
     let names = [
@@ -312,6 +323,28 @@ mod tests {
             long.contains("\n  it said (after 10 bytes that are not shown):\n    end\n  try:"),
             "{long}"
         );
+    }
+
+    #[test]
+    fn a_status_by_which_a_shell_tells_of_a_signal_is_translated() {
+        for (status, said) in [
+            (137, Some("signal 9 (SIGKILL, perhaps for want of memory)")),
+            (143, Some("signal 15 (SIGTERM)")),
+            (162, Some("signal 34 ended")),
+            (128, None),
+            (193, None),
+            (255, None),
+            (3, None),
+        ] {
+            let error = RunError::Exited {
+                status,
+                evidence: evidence("", 0),
+            };
+            let text = error.to_string();
+            assert!(text.starts_with(&format!("the auth plugin exited with status {status}")));
+            assert_eq!(text.contains("signal"), said.is_some(), "{text}");
+            assert!(text.contains(said.unwrap_or_default()), "{text}");
+        }
     }
 
     #[test]

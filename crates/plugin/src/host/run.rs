@@ -9,7 +9,7 @@ use super::start::start;
 use super::stdin::Writing;
 use super::streams::{Exit, Stream, StreamTrouble, Streams, Transcript};
 use crate::{Action, Invocation};
-use epithet_wire::{PluginState, SecretBytes, Token, TokenError};
+use epithet_wire::{PluginState, Token, TokenError};
 use std::ffi::OsString;
 use std::io;
 use std::time::Duration;
@@ -198,7 +198,7 @@ impl Run {
     }
 
     fn reply(&self, heard: &Transcript) -> Result<Reply, RunError> {
-        let token = Token::new(heard.token.to_exact()).map_err(|error| match error {
+        let token = Token::of(heard.token.to_secret()).map_err(|error| match error {
             TokenError::Empty => RunError::EmptyToken {
                 evidence: Evidence::of(&self.runner.command, heard),
             },
@@ -206,7 +206,7 @@ impl Run {
         })?;
         Ok(Reply {
             token,
-            state: SecretBytes::new(heard.state.to_exact()),
+            state: heard.state.to_secret(),
             stderr: heard.stderr(),
             elapsed: heard.elapsed,
         })

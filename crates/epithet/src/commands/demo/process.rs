@@ -1,5 +1,6 @@
 //! The demo's processes: each in a group of its own, so that Ctrl-C reaches the demo first and it can end them in order.
 
+use super::sweeper::Sweeper;
 use anyhow::{Context, bail};
 use std::path::Path;
 use std::process::Stdio;
@@ -20,11 +21,16 @@ pub(super) struct Process {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
     news: watch::Receiver<usize>,
+    sweeper: Arc<Sweeper>,
 }
 
 impl Process {
-    /// Starts `command`.
-    pub(super) fn start(name: &'static str, mut command: Command) -> anyhow::Result<Self> {
+    /// Starts `command`. Should the demo be killed, `sweeper` ends it.
+    pub(super) fn start(
+        name: &'static str,
+        mut command: Command,
+        sweeper: &Arc<Sweeper>,
+    ) -> anyhow::Result<Self> {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -33,6 +39,9 @@ impl Process {
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("cannot start {name}"))?;
+        if let Some(group) = child.id() {
+            sweeper.started(group);
+        }
         let stderr = child.stderr.take().context("its stderr is missing")?;
         let lines = Arc::new(Mutex::new(Vec::new()));
         let (sender, news) = watch::channel(0);
@@ -52,6 +61,7 @@ impl Process {
             child,
             lines,
             news,
+            sweeper: Arc::clone(sweeper),
         })
     }
 
@@ -91,15 +101,16 @@ impl Process {
     /// Ends it: SIGTERM, and SIGKILL when it does not listen.
     pub(super) async fn end(mut self) {
         use rustix::process::{Pid, Signal, kill_process};
-        let pid = self
-            .child
-            .id()
-            .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        let id = self.child.id();
+        let pid = id.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
         if let Some(pid) = pid {
             let _ = kill_process(pid, Signal::TERM);
         }
         if tokio::time::timeout(END, self.child.wait()).await.is_err() {
             let _ = self.child.kill().await;
+        }
+        if let Some(group) = id {
+            self.sweeper.ended(group);
         }
     }
 }

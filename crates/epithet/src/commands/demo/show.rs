@@ -3,13 +3,16 @@
 use super::process::{Process, output};
 use super::report::{Report, milliseconds};
 use super::stage::Stage;
+use super::sweeper::Sweeper;
 use anyhow::{Context, bail};
 use epithet_match::BrokerClient;
 use epithet_wire::broker::{Empty, Request};
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::process::Command;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// How long an ssh of the demo may take.
@@ -44,10 +47,12 @@ impl Cast {
 pub(super) fn run(stay: bool) -> anyhow::Result<ExitCode> {
     crate::runtime::run(2, |ending| async move {
         let report = Report::begin();
+        end_with_the_terminal(&ending)?;
         let mut cast = Cast::default();
         let stage = Stage::set().await?;
+        let sweeper = Arc::new(Sweeper::start(&stage.path(""))?);
         let shown = ending
-            .run_until_cancelled(play(&report, &stage, &mut cast, stay, ending.clone()))
+            .run_until_cancelled(play(&report, &stage, &mut cast, &sweeper, stay, ending.clone()))
             .await;
         // Ctrl-C reaches ssh as well, and ssh may be the first to say so.
         let interrupted = tokio::time::timeout(SAME_MOMENT, ending.cancelled());
@@ -58,6 +63,9 @@ pub(super) fn run(stay: bool) -> anyhow::Result<ExitCode> {
         cast.end().await;
         let directory = stage.path("");
         drop(stage);
+        if let Some(sweeper) = Arc::into_inner(sweeper) {
+            sweeper.done();
+        }
         match shown {
             None => {
                 report.line(&format!(
@@ -75,10 +83,24 @@ pub(super) fn run(stay: bool) -> anyhow::Result<ExitCode> {
     })
 }
 
+/// A closed terminal (SIGHUP) and Ctrl-\ (SIGQUIT) end the demo as Ctrl-C does.
+fn end_with_the_terminal(ending: &CancellationToken) -> anyhow::Result<()> {
+    for kind in [SignalKind::hangup(), SignalKind::quit()] {
+        let mut signals = signal(kind).context("cannot listen for signals")?;
+        let ending = ending.clone();
+        tokio::spawn(async move {
+            signals.recv().await;
+            ending.cancel();
+        });
+    }
+    Ok(())
+}
+
 async fn play(
     report: &Report,
     stage: &Stage,
     cast: &mut Cast,
+    sweeper: &Arc<Sweeper>,
     stay: bool,
     ending: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -91,6 +113,7 @@ async fn play(
     let provider = cast.provider.insert(Process::start(
         "the identity provider",
         epithet(stage, &binary, &["demo", "provider"]),
+        sweeper,
     )?);
     let issuer = provider.wait_for(address).await?;
     report.step(
@@ -114,16 +137,18 @@ async fn play(
         "--audit-file",
         &audit,
     ];
-    let server = cast
-        .server
-        .insert(Process::start("the server", epithet(stage, &binary, &arguments))?);
+    let server = cast.server.insert(Process::start(
+        "the server",
+        epithet(stage, &binary, &arguments),
+        sweeper,
+    )?);
     let ca_url = server.wait_for(address).await?;
     report.step(
         "CA and policy",
         &format!("{ca_url} (alice@example.com may log in as {})", stage.user),
     );
 
-    cast.sshd = Some(start_sshd(stage).await?);
+    cast.sshd = Some(start_sshd(stage, sweeper).await?);
     report.step(
         "sshd",
         &format!(
@@ -139,6 +164,7 @@ async fn play(
     let broker = cast.broker.insert(Process::start(
         "the broker",
         epithet(stage, &binary, &["agent", "-v", "--config", &config]),
+        sweeper,
     )?);
     let socket = broker
         .wait_for(|line| line.strip_prefix("ready: broker socket ").map(PathBuf::from))
@@ -209,14 +235,14 @@ fn address(line: &str) -> Option<String> {
     line.strip_prefix("ready: listening on ").map(str::to_owned)
 }
 
-async fn start_sshd(stage: &Stage) -> anyhow::Result<Process> {
+async fn start_sshd(stage: &Stage, sweeper: &Arc<Sweeper>) -> anyhow::Result<Process> {
     if rustix::process::geteuid().is_root() {
         // Debian's package leaves this directory to its service.
         std::fs::create_dir_all("/run/sshd").context("sshd wants the directory /run/sshd")?;
     }
     let mut command = Command::new(&stage.sshd);
     command.arg("-D").arg("-e").arg("-f").arg(stage.path("sshd.conf"));
-    let sshd = Process::start("sshd", command)?;
+    let sshd = Process::start("sshd", command, sweeper)?;
     sshd.wait_for(|line| line.contains("Server listening on").then_some(()))
         .await?;
     Ok(sshd)

@@ -13,6 +13,13 @@ use std::path::{Path, PathBuf};
 /// What the demo's directory is called, followed by six characters of chance.
 const PREFIX: &str = "epithet-demo-";
 
+/// Whether a path is one of a demo's directory: by its name, for whoever is about to remove it.
+pub(super) fn is_a_demo_directory(path: &Path) -> bool {
+    let name = path.file_name().and_then(std::ffi::OsStr::to_str);
+    let chance = name.and_then(|name| name.strip_prefix(PREFIX));
+    path.is_absolute() && chance.is_some_and(|chance| chance.len() == 6)
+}
+
 /// Where the demo's directory is made: the system's place for such, or `/tmp` when the agents' sockets would not fit
 /// below that (as on macOS).
 fn folder() -> PathBuf {

@@ -77,13 +77,19 @@ async fn fetch(url: &str, roots: Option<&[u8]>) -> anyhow::Result<String> {
     let Endpoint::Http(url) = endpoint else {
         bail!("--ca-pubkey: a Unix socket has no key; name a file")
     };
-    let mut builder = reqwest::Client::builder()
+    let builder = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .timeout(CA_DEADLINE);
-    if let Some(pem) = roots {
-        builder =
-            builder.tls_certs_merge(reqwest::Certificate::from_pem_bundle(pem).context("--tls-ca-cert")?);
-    }
+    let builder = match url.scheme() {
+        "https" => {
+            let roots = roots.map_or(Ok(Vec::new()), reqwest::Certificate::from_pem_bundle);
+            builder
+                .https_only(true)
+                .tls_certs_merge(roots.context("--tls-ca-cert")?)
+        }
+        // This machine only, as an Endpoint guarantees: a proxy would ask another one, or answer for it.
+        _ => builder.no_proxy().tls_certs_only([]),
+    };
     let response = builder
         .build()?
         .get(url.clone())

@@ -1,0 +1,64 @@
+//! How the limit of open files is shared out, so that neither live agents nor whoever asks can use up what a run of the
+//! plugin and the broker's socket need.
+
+use epithet_wire::limits::{AGENTS_MAX, BROKER_CONNECTIONS, DESCRIPTORS_RESERVED};
+use rustix::process::{Resource, getrlimit};
+
+/// An agent has its socket, and now and then a connection of an ssh.
+const PER_AGENT: usize = 2;
+/// Whoever asks has a connection, and may pass a stderr along.
+const PER_REQUEST: usize = 2;
+
+/// How many there may be of each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shares {
+    /// Live agents.
+    pub(crate) agents: usize,
+    /// Requests at once on the broker's socket.
+    pub(crate) requests: usize,
+}
+
+impl Shares {
+    /// By this process's limit.
+    pub(crate) fn now() -> Self {
+        let limit = getrlimit(Resource::Nofile).current;
+        Self::of(limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX)))
+    }
+
+    /// By a limit of descriptors. There is always room for one of each.
+    fn of(limit: usize) -> Self {
+        let free = limit.saturating_sub(DESCRIPTORS_RESERVED);
+        let requests = (free / 2 / PER_REQUEST).clamp(1, BROKER_CONNECTIONS);
+        let agents = (free.saturating_sub(requests * PER_REQUEST) / PER_AGENT).clamp(1, AGENTS_MAX);
+        Self { agents, requests }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_high_limit_changes_nothing_and_a_low_one_is_never_exceeded() {
+        let all = Shares {
+            agents: AGENTS_MAX,
+            requests: BROKER_CONNECTIONS,
+        };
+        let enough = DESCRIPTORS_RESERVED + AGENTS_MAX * PER_AGENT + BROKER_CONNECTIONS * PER_REQUEST;
+        assert_eq!(Shares::of(usize::MAX), all);
+        assert_eq!(Shares::of(enough), all);
+        assert!(Shares::of(enough - 1).agents < AGENTS_MAX);
+        for limit in 44..20_000 {
+            let Shares { agents, requests } = Shares::of(limit);
+            let used = DESCRIPTORS_RESERVED + agents * PER_AGENT + requests * PER_REQUEST;
+            assert!(used <= limit, "{used} of {limit}");
+        }
+        assert_eq!(
+            Shares::of(0),
+            Shares {
+                agents: 1,
+                requests: 1
+            }
+        );
+    }
+}
