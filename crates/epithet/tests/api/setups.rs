@@ -4,7 +4,6 @@ use crate::http::{Answer, exchange, request};
 use epithet_testkit::devidp::{DevProvider, Settings};
 use epithet_testkit::{Finished, Home, KeyPair, Server};
 use serde_json::{Value, json};
-use std::path::Path;
 use std::process::Command;
 
 pub(crate) const EPITHET: &str = env!("CARGO_BIN_EXE_epithet");
