@@ -96,7 +96,10 @@ pub(crate) struct Entry<'a> {
     /// Who policy says it is; the key id begins with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) identity: Option<&'a str>,
-    /// The rule that allowed.
+    /// Those of their groups that the rules know.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub(crate) groups: &'a [String],
+    /// The rule that allowed or refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) rule: Option<&'a str>,
     #[serde(flatten)]

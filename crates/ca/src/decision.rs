@@ -4,7 +4,8 @@
 //! a year, for everybody, for a host. So everything it says is checked again, against limits that only the CA's
 //! operator sets.
 
-use epithet_wire::limits::{CERTIFICATE_TTL_MAX, KEY_ID_MAX, PRINCIPALS_MAX};
+use crate::principal_pattern::PrincipalPattern;
+use epithet_wire::limits::{CERTIFICATE_TTL_MAX, KEY_ID_MAX, OPTION_VALUE_MAX, PRINCIPALS_MAX};
 use epithet_wire::policy::{CertParams, PolicyResponse};
 use epithet_wire::{KeyId, NameError, Principal, RequestId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,9 +23,6 @@ pub const ALLOWED_EXTENSIONS: [&str; 6] = [
 ];
 /// The critical options that policy may ask for. An sshd refuses a certificate with one it does not know.
 pub const ALLOWED_CRITICAL_OPTIONS: [&str; 3] = ["force-command", "source-address", "verify-required"];
-/// The longest value of an option.
-const OPTION_VALUE_MAX: usize = 4096;
-
 /// A yes from policy. Only [`PolicySource`](crate::PolicySource) makes one, so nothing is issued without its asking.
 #[derive(Debug)]
 #[must_use]
@@ -40,6 +38,11 @@ impl Decision {
         self.0.rule.as_deref()
     }
 
+    /// Those of the person's groups that the rules know, if policy told.
+    pub(crate) fn groups(&self) -> &[String] {
+        &self.0.groups
+    }
+
     /// Who policy says this is.
     pub(crate) fn identity(&self) -> &str {
         &self.0.identity
@@ -53,6 +56,8 @@ pub struct Ceilings {
     pub max_ttl: Duration,
     /// The extensions that a certificate may have (`--allow-extension`).
     pub extensions: BTreeSet<String>,
+    /// What policy may add to the user who was asked for (`--allow-principal`); nothing unless configured.
+    pub principals: Vec<PrincipalPattern>,
     /// Whether the request's id follows the identity in the key id, as ` req=0123456789abcdef`, so that it stands in
     /// sshd's log too. Off unless set: hosts with an `AuthorizedPrincipalsCommand` may compare the key id.
     pub request_in_key_id: bool,
@@ -63,6 +68,7 @@ impl Default for Ceilings {
         Self {
             max_ttl: CERTIFICATE_TTL_MAX,
             extensions: ALLOWED_EXTENSIONS.iter().map(|name| (*name).to_owned()).collect(),
+            principals: Vec::new(),
             request_in_key_id: false,
         }
     }
@@ -90,6 +96,9 @@ pub enum DecisionError {
     /// Principals for somebody else's login.
     #[error("policy named principals without the user who was asked for")]
     NotTheUser,
+    /// One beside the user that this CA was not told to expect.
+    #[error("policy added the principal {0}, which this CA does not allow (--allow-principal)")]
+    PrincipalNotAllowed(Principal),
     /// No life, or a negative one.
     #[error("policy gave the certificate no time to live")]
     NoLifetime,
@@ -128,6 +137,11 @@ impl Ceilings {
             .key_id(&params.identity, request_id)
             .map_err(DecisionError::Identity)?;
         let principals = principals(&params.principals, user)?;
+        let allowed = |name: &Principal| self.principals.iter().any(|pattern| pattern.matches(name));
+        let added = |name: &&Principal| name.as_str() != user;
+        if let Some(wrong) = principals.iter().filter(added).find(|name| !allowed(name)) {
+            return Err(DecisionError::PrincipalNotAllowed(wrong.clone()));
+        }
         let valid_before = self.valid_before(&params, now)?;
         check_options(&params.critical_options, |name| {
             ALLOWED_CRITICAL_OPTIONS.contains(&name)
@@ -296,12 +310,32 @@ pub(crate) mod tests {
                 .chain((1..count).map(|n| format!("u{n}")))
                 .collect()
         };
-        assert!(
-            check(CertParams {
-                principals: many(16),
-                ..good()
-            })
-            .is_ok()
+        let adding = |principals: Vec<String>, allowed: &[&str]| {
+            let ceilings = Ceilings {
+                principals: allowed.iter().map(|text| text.parse().unwrap()).collect(),
+                ..Ceilings::default()
+            };
+            let decision = Decision::new(PolicyResponse {
+                cert_params: CertParams { principals, ..good() },
+            });
+            let id = RequestId::from_random([1; 8]);
+            ceilings
+                .check(decision, "root", &id, NOW)
+                .map(|checked| checked.principals.len())
+        };
+        assert_eq!(adding(many(1), &[]), Ok(1));
+        assert_eq!(adding(many(16), &["u*"]), Ok(16));
+        assert_eq!(adding(many(16), &["u1", "u?", "u1?"]), Ok(16));
+        let group = || vec!["root".to_owned(), "prod-root".to_owned()];
+        assert_eq!(adding(group(), &["prod-*"]), Ok(2));
+        for allowed in [&[][..], &["stage-*"], &["PROD-*"], &["prod-"], &["prod-roo"]] {
+            let error = adding(group(), allowed).unwrap_err();
+            assert!(matches!(error, DecisionError::PrincipalNotAllowed(_)), "{error}");
+        }
+        // What may be added is not enough: the user has to be there.
+        assert_eq!(
+            adding(vec!["prod-root".into()], &["prod-*"]),
+            Err(DecisionError::NotTheUser)
         );
         for (principals, expected) in [
             (vec![], "named 0 principals"),

@@ -8,6 +8,7 @@ use crate::policy_source::{PolicyFailure, PolicySource};
 use epithet_serve::{ClientAddress, request_id};
 use epithet_ssh::UserCertificate;
 use epithet_wire::display::sanitize_line;
+use epithet_wire::policy::Grounds;
 use epithet_wire::{RequestId, Token};
 use http::{Extensions, StatusCode};
 use jiff::Timestamp;
@@ -34,6 +35,7 @@ pub(crate) struct Refused {
     pub(crate) status: StatusCode,
     pub(crate) message: String,
     reason: String,
+    grounds: Option<Box<Grounds>>,
 }
 
 /// A certificate, and what policy said about it.
@@ -41,6 +43,7 @@ struct Issued {
     certificate: UserCertificate,
     identity: String,
     rule: Option<String>,
+    groups: Vec<String>,
 }
 
 impl Issuing {
@@ -75,6 +78,7 @@ impl Issuing {
             .await
             .map_err(|failure| Refused::by_policy(failure, id))?;
         let (identity, rule) = (decision.identity().to_owned(), decision.rule().map(str::to_owned));
+        let groups = decision.groups().to_vec();
         let subject = asked.subject.clone();
         let issued = self
             .authority
@@ -84,6 +88,7 @@ impl Issuing {
             certificate,
             identity,
             rule,
+            groups,
         })
     }
 
@@ -113,15 +118,22 @@ impl Issuing {
             Ok(issued) => Entry {
                 identity: Some(&issued.identity),
                 rule: issued.rule.as_deref(),
+                groups: &issued.groups,
                 certificate: Some(certificate_entry(&issued.certificate)),
                 ..entry
             },
-            Err(refused) => Entry {
-                decision: "refused",
-                status: refused.status.as_u16(),
-                reason: Some(&refused.reason),
-                ..entry
-            },
+            Err(refused) => {
+                let grounds = refused.grounds.as_deref();
+                Entry {
+                    decision: "refused",
+                    status: refused.status.as_u16(),
+                    reason: Some(&refused.reason),
+                    identity: grounds.map(|grounds| grounds.identity.as_str()),
+                    rule: grounds.and_then(|grounds| grounds.rule.as_deref()),
+                    groups: grounds.map_or(&[], |grounds| &grounds.groups),
+                    ..entry
+                }
+            }
         }
     }
 }
@@ -152,6 +164,7 @@ impl Refused {
             status,
             reason: sanitize_line(&message, REASON_MAX),
             message,
+            grounds: None,
         }
     }
 
@@ -161,6 +174,7 @@ impl Refused {
             status,
             message,
             reason: sanitize_line(&reason.to_string(), REASON_MAX),
+            grounds: None,
         }
     }
 
@@ -169,7 +183,10 @@ impl Refused {
     fn by_policy(failure: PolicyFailure, id: &RequestId) -> Self {
         let message = |what: &str| format!("error retrieving policy: {what} (request {id})");
         match &failure {
-            PolicyFailure::Refused(refusal) => Self::plain(refusal.status, refusal.message.clone()),
+            PolicyFailure::Refused(refusal) => Self {
+                grounds: refusal.grounds.clone(),
+                ..Self::plain(refusal.status, refusal.message.clone())
+            },
             PolicyFailure::NotTrusted(_) => {
                 tracing::error!(
                     request_id = %id, %failure,

@@ -41,6 +41,7 @@ mod discovery;
 mod issuing;
 mod policy_client;
 mod policy_source;
+mod principal_pattern;
 mod routes;
 mod service_token;
 
@@ -51,6 +52,7 @@ pub use policy_client::{PolicyClient, PolicyClientError};
 pub use policy_source::{
     LocalDecision, LocalPolicy, LocalReadiness, PolicyFailure, PolicyRefusal, PolicySource,
 };
+pub use principal_pattern::{PrincipalPattern, PrincipalPatternError};
 pub use routes::router;
 
 /// Seconds since 1970.

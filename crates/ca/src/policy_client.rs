@@ -9,7 +9,7 @@ use axum::body::Bytes;
 use epithet_ssh::CaKey;
 use epithet_wire::ca::{Discovery, REQUEST_ID_HEADER};
 use epithet_wire::limits::{HTTP_BODY_MAX, POLICY_DEADLINE};
-use epithet_wire::policy::{PolicyRequest, PolicyResponse};
+use epithet_wire::policy::{GROUNDS_HEADER, Grounds, PolicyRequest, PolicyResponse};
 use epithet_wire::{ConnectionFields, Endpoint, RequestId, Token};
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -247,6 +247,11 @@ impl Answer {
             return PolicyFailure::Refused(PolicyRefusal {
                 status: self.status,
                 message: text,
+                grounds: self
+                    .headers
+                    .get(GROUNDS_HEADER)
+                    .and_then(|value| Grounds::from_header(value.as_bytes()))
+                    .map(Box::new),
             });
         }
         PolicyFailure::Garbled(format!("the answer has the status {}", self.status.as_u16()))

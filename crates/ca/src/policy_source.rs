@@ -3,7 +3,7 @@
 use crate::decision::Decision;
 use crate::policy_client::PolicyClient;
 use epithet_wire::ca::Discovery;
-use epithet_wire::policy::PolicyResponse;
+use epithet_wire::policy::{Grounds, PolicyResponse};
 use epithet_wire::{ConnectionFields, RequestId, Token};
 use http::{HeaderValue, StatusCode};
 use std::fmt;
@@ -17,6 +17,8 @@ pub struct PolicyRefusal {
     pub status: StatusCode,
     /// One line for the person who asked.
     pub message: String,
+    /// Whom it is about and which rule said no, if policy told: for the audit log.
+    pub grounds: Option<Box<Grounds>>,
 }
 
 /// Why there is no decision.

@@ -4,8 +4,10 @@
 //! key by key, maps too; the last file that has a key wins. A flag beats an environment variable, which beats a file,
 //! which beats the default. A file that others can write is refused, and so is a key that nobody knows.
 
+mod changes;
 mod files;
 mod sections;
 
+pub(crate) use changes::Files;
 pub(crate) use files::{home, load};
 pub(crate) use sections::{Common, Config, OidcSection, split_outside_braces};

@@ -1,7 +1,8 @@
 //! What the rules are asked, and what they answer.
 
-use crate::rules::Terms;
-use epithet_wire::HostPattern;
+use crate::document::Lacking;
+use crate::terms::Terms;
+use epithet_wire::{HostName, HostPattern, Principal};
 use std::fmt;
 
 /// Who asks, as the token said and the provider vouched for.
@@ -11,6 +12,32 @@ pub struct Person {
     pub identity: String,
     /// The groups they are in.
     pub groups: Vec<String>,
+    /// How they logged in.
+    pub login: Login,
+}
+
+/// How a person logged in, as far as the token says (OpenID Connect Core section 2).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Login {
+    /// How strongly (`acr`).
+    pub acr: Option<String>,
+    /// By what means (`amr`).
+    pub amr: Vec<String>,
+    /// When (`auth_time`), in seconds since 1970.
+    pub at: Option<u64>,
+}
+
+/// What is asked: may this person log in there?
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// Who.
+    pub person: &'a Person,
+    /// To which host.
+    pub host: &'a HostName,
+    /// As which of its users.
+    pub user: &'a Principal,
+    /// When, in seconds since 1970.
+    pub now: u64,
 }
 
 /// Yes or no.
@@ -24,13 +51,15 @@ pub enum Decision<'a> {
 }
 
 /// A yes: by which rule, and on what terms. Only [`Rules::evaluate`](crate::Rules::evaluate) makes one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Allowed<'a> {
     /// The rule's pattern.
     pub rule: &'a HostPattern,
     /// The rule's terms.
     pub terms: &'a Terms,
+    /// The user who was asked for, and what the rule adds to them; no name twice.
+    pub principals: Vec<Principal>,
 }
 
 /// A no, and why.
@@ -44,6 +73,26 @@ pub enum Denial<'a> {
     NotAllowed,
     /// Closed to this person, by this rule or (when there is none) by the defaults.
     Forbidden(Option<&'a HostPattern>),
+    /// This rule opens the user, to a login that this one is not. No other rule is asked: it would be less precise.
+    Insufficient {
+        /// The rule.
+        rule: &'a HostPattern,
+        /// What it requires.
+        lacking: Lacking<'a>,
+    },
+    /// This rule opens the user, and its `principals` make none for this host.
+    NoPrincipal(&'a HostPattern),
+}
+
+impl<'a> Denial<'a> {
+    /// The rule that said no, when it was one.
+    pub fn rule(&self) -> Option<&'a HostPattern> {
+        match *self {
+            Self::UnknownUser | Self::NoRule | Self::NotAllowed => None,
+            Self::Forbidden(rule) => rule,
+            Self::Insufficient { rule, .. } | Self::NoPrincipal(rule) => Some(rule),
+        }
+    }
 }
 
 impl fmt::Display for Denial<'_> {
@@ -54,6 +103,13 @@ impl fmt::Display for Denial<'_> {
             Self::NotAllowed => f.write_str("no rule for this host allows this user to any of their tags"),
             Self::Forbidden(Some(rule)) => write!(f, "denied by the rule for {rule}"),
             Self::Forbidden(None) => f.write_str("denied by the defaults"),
+            Self::Insufficient { rule, lacking } => write!(f, "the rule for {rule} requires {lacking}"),
+            Self::NoPrincipal(rule) => {
+                write!(
+                    f,
+                    "the principals of the rule for {rule} cannot be made for this host"
+                )
+            }
         }
     }
 }

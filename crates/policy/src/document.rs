@@ -7,14 +7,19 @@
 mod error;
 mod fields;
 mod oidc;
+mod principals;
+mod requirement;
 mod token;
 
 pub use error::DocumentError;
 
+use crate::places::Places;
 use epithet_wire::HostPattern;
 use epithet_wire::{Principal, parse_duration};
-use fields::{extensions, lists, networks, null_as_default, rules};
+use fields::{extensions, force_command, lists, networks, null_as_default, rules};
 pub use oidc::{Issuers, Oidc};
+pub use principals::{PrincipalTemplate, Principals};
+pub use requirement::{Lacking, Requirement};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
@@ -57,9 +62,8 @@ pub struct Document {
     /// Whose tokens are believed: one provider, or a list of them.
     #[serde(deserialize_with = "null_as_default")]
     pub oidc: Issuers,
-    /// How a user's token is verified.
-    #[serde(deserialize_with = "null_as_default")]
-    pub token: TokenKind,
+    /// How a user's token is verified; `oidc` unless set.
+    pub token: Option<TokenKind>,
     /// For `token: introspection`.
     #[serde(deserialize_with = "null_as_default")]
     pub introspection: IntrospectionSection,
@@ -84,7 +88,8 @@ pub struct HostRule {
     /// Which users of the host are closed to holders of which tags, whatever any other rule allows.
     #[serde(deserialize_with = "lists")]
     pub deny: BTreeMap<Principal, Vec<String>>,
-    /// The certificate's life.
+    /// The certificate's life; `ttl` is the same.
+    #[serde(alias = "ttl")]
     pub expiration: Option<Lifetime>,
     /// The certificate's extensions, all of them: `{}` means none.
     #[serde(deserialize_with = "extensions")]
@@ -93,7 +98,12 @@ pub struct HostRule {
     #[serde(deserialize_with = "networks")]
     pub source_address: Vec<String>,
     /// The only command to be run (`force-command`).
+    #[serde(deserialize_with = "force_command")]
     pub force_command: Option<String>,
+    /// What the login must have been like, all of it: `{}` means anything.
+    pub require: Option<Requirement>,
+    /// Principals beside the user, all of them: `[]` means none.
+    pub principals: Option<Principals>,
 }
 
 /// How long a certificate lives: more than nothing, written like `5m` or `1h30m`.
@@ -128,22 +138,27 @@ impl Document {
     /// # Errors
     /// [`DocumentError`] for the first thing that is wrong.
     pub fn from_yaml(file: &str, text: &str) -> Result<Self, DocumentError> {
-        #[derive(Deserialize)]
-        struct Probe {
-            policy: Option<IgnoredAny>,
-        }
         let failed = |error: serde_saphyr::Error| DocumentError::new(file, &error);
-        let probe = serde_saphyr::from_str::<Option<Probe>>(text).map_err(failed)?;
-        let document = if probe.is_some_and(|probe| probe.policy.is_some()) {
-            serde_saphyr::from_str::<PolicySection>(text)
-                .map_err(failed)?
-                .policy
-        } else {
-            serde_saphyr::from_str::<Option<Self>>(text)
-                .map_err(failed)?
-                .unwrap_or_default()
-        };
-        Ok(document)
+        let keys = serde_saphyr::from_str::<Option<BTreeMap<String, IgnoredAny>>>(text);
+        let keys = keys.map_err(failed)?.unwrap_or_default();
+        if !keys.contains_key(SECTION) {
+            let document = serde_saphyr::from_str::<Option<Self>>(text).map_err(failed)?;
+            return Ok(document.unwrap_or_default());
+        }
+        if let Some(beside) = RULE_KEYS.iter().find(|key| keys.contains_key(**key)) {
+            return Err(DocumentError {
+                file: file.to_owned(),
+                place: Places::of(text).find(&[beside]),
+                problem: format!("`{beside}` stands beside `{SECTION}:`; move it below"),
+            });
+        }
+        let section = serde_saphyr::from_str::<PolicySection>(text).map_err(failed)?;
+        Ok(section.policy.unwrap_or_default())
+    }
+
+    /// How tokens are verified.
+    pub fn token_kind(&self) -> TokenKind {
+        self.token.unwrap_or_default()
     }
 
     /// This document with everything that `later` says put over it, key by key: how several files become one.
@@ -151,18 +166,15 @@ impl Document {
     pub fn merge(mut self, later: Self) -> Self {
         self.users.extend(later.users);
         self.groups.extend(later.groups);
-        self.hosts.extend(later.hosts);
+        for (pattern, rule) in later.hosts {
+            let before = self.hosts.remove(&pattern).unwrap_or_default();
+            self.hosts.insert(pattern, before.merge(rule));
+        }
         self.defaults = self.defaults.merge(later.defaults);
         self.oidc = self.oidc.merge(later.oidc);
-        if later.token != TokenKind::default() {
-            self.token = later.token;
-        }
-        if later.introspection != IntrospectionSection::default() {
-            self.introspection = later.introspection;
-        }
-        if later.command != CommandSection::default() {
-            self.command = later.command;
-        }
+        self.token = later.token.or(self.token);
+        self.introspection = self.introspection.merge(later.introspection);
+        self.command = self.command.merge(later.command);
         self.listen = later.listen.or(self.listen);
         self.ca_pubkey = later.ca_pubkey.or(self.ca_pubkey);
         self.default_expiration = later.default_expiration.or(self.default_expiration);
@@ -177,17 +189,35 @@ impl HostRule {
         if !later.source_address.is_empty() {
             self.source_address = later.source_address;
         }
-        self.expiration = later.expiration.or(self.expiration);
-        self.extensions = later.extensions.or(self.extensions);
-        self.force_command = later.force_command.or(self.force_command);
-        self
+        Self {
+            expiration: later.expiration.or(self.expiration),
+            extensions: later.extensions.or(self.extensions),
+            force_command: later.force_command.or(self.force_command),
+            require: later.require.or(self.require),
+            principals: later.principals.or(self.principals),
+            ..self
+        }
     }
 }
+
+/// The key under which a configuration file has the rules.
+const SECTION: &str = "policy";
+/// Keys that only mean something under it.
+const RULE_KEYS: [&str; 8] = [
+    "users",
+    "groups",
+    "defaults",
+    "hosts",
+    "oidc",
+    "token",
+    "introspection",
+    "default-expiration",
+];
 
 /// A configuration file of several sections, of which only this one is ours.
 #[derive(Deserialize)]
 struct PolicySection {
-    policy: Document,
+    policy: Option<Document>,
 }
 
 #[cfg(test)]
@@ -236,6 +266,26 @@ mod tests {
             (
                 "hosts:\n  a: {source-address: [10.0.0.0/33]}\n",
                 "`10.0.0.0/33` is not a network",
+            ),
+            (
+                "hosts:\n  a: {ttl: 5m, expiration: 4m}\n",
+                "p.yaml:2:6: duplicate field `expiration`",
+            ),
+            (
+                "hosts:\n  a: {require: {acr: [x], age: 5m}}\n",
+                "unknown field `age`, expected one of acr, amr, max-age",
+            ),
+            (
+                "hosts:\n  a: {principals: [\"{group}\"]}\n",
+                "`{group}` is not a principal",
+            ),
+            (
+                "hosts:\n  a: {force-command: ''}\n",
+                "p.yaml:2:22: an empty command",
+            ),
+            (
+                "policy: {token: oidc}\nusers: {a: [b]}\n",
+                "p.yaml:2:1: `users` stands beside `policy:`",
             ),
             (
                 "oidc: {client_id: x}\n",

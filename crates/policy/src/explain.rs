@@ -1,9 +1,8 @@
 //! Why a decision is what it is: the same rules, looked at one by one.
 
-use crate::decision::{Decision, Person};
+use crate::decision::{Decision, Denial, Question};
 use crate::rules::Rules;
 use epithet_wire::HostPattern;
-use epithet_wire::{HostName, Principal};
 use std::fmt;
 
 /// A decision and what every rule had to do with it.
@@ -30,6 +29,8 @@ pub enum Part {
     Denies,
     /// It opens the user, and its terms apply.
     Decides,
+    /// It opens the user, but not to a login like this one.
+    Requires,
     /// It opens the user, but something before it decided.
     TooLate,
 }
@@ -41,6 +42,7 @@ impl fmt::Display for Part {
             Self::GrantsNothing => "does not allow this user to any of their tags",
             Self::Denies => "denies this user to one of their tags",
             Self::Decides => "allows it, on its terms",
+            Self::Requires => "would allow it, but not to this login: see why",
             Self::TooLate => "would allow it, but a rule before it or a denial decided",
         })
     }
@@ -48,13 +50,16 @@ impl fmt::Display for Part {
 
 impl Rules {
     /// Decides as [`Rules::evaluate`], and says what every rule had to do with it.
-    pub fn explain(&self, person: &Person, host: &HostName, user: &Principal) -> Explanation<'_> {
-        let decision = self.evaluate(person, host, user);
-        let name = host.canonical();
-        let tags = self.tags_of(person).unwrap_or_default();
+    pub fn explain(&self, question: &Question<'_>) -> Explanation<'_> {
+        let decision = self.evaluate(question);
+        let (name, user) = (question.host.canonical(), question.user);
+        let tags = self.tags_of(question.person).unwrap_or_default();
         let allowed_by_default = self.default_allows(user, &tags);
         let decider = match &decision {
-            Decision::Allowed(allowed) => Some(allowed.rule),
+            Decision::Allowed(allowed) => Some((allowed.rule, Part::Decides)),
+            Decision::Denied(Denial::Insufficient { rule, .. } | Denial::NoPrincipal(rule)) => {
+                Some((*rule, Part::Requires))
+            }
             Decision::Denied(_) => None,
         };
         let parts = self.all().map(|rule| {
@@ -62,8 +67,10 @@ impl Rules {
                 rule if !rule.pattern.matches(&name) => Part::OtherHosts,
                 rule if rule.denies(user, &tags) => Part::Denies,
                 rule if !allowed_by_default && !rule.allows(user, &tags) => Part::GrantsNothing,
-                rule if decider == Some(&rule.pattern) => Part::Decides,
-                _ => Part::TooLate,
+                rule => match decider {
+                    Some((decider, part)) if *decider == rule.pattern => part,
+                    _ => Part::TooLate,
+                },
             };
             (&rule.pattern, part)
         });
@@ -81,7 +88,7 @@ impl Rules {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Document;
+    use crate::{Document, Person};
 
     #[test]
     fn every_rule_says_its_part() {
@@ -100,12 +107,14 @@ hosts:
             let person = Person {
                 identity: identity.into(),
                 groups,
+                ..Person::default()
             };
-            let explained = rules.explain(
-                &person,
-                &"A.example.com".parse().unwrap(),
-                &"root".parse().unwrap(),
-            );
+            let explained = rules.explain(&Question {
+                person: &person,
+                host: &"A.example.com".parse().unwrap(),
+                user: &"root".parse().unwrap(),
+                now: 0,
+            });
             let parts: Vec<Part> = explained.rules.iter().map(|(_, part)| *part).collect();
             (explained.tags.join(","), parts)
         };

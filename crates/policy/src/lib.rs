@@ -22,25 +22,30 @@ mod decision;
 mod document;
 mod explain;
 mod person;
+mod places;
 mod policy;
 mod replay;
 mod routes;
 mod rules;
 mod service_token;
+mod status;
+mod terms;
 mod token_check;
 mod token_command;
 mod token_introspection;
 mod verdict_cache;
 mod warnings;
 
-pub use decision::{Allowed, Decision, Denial, Person};
+pub use decision::{Allowed, Decision, Denial, Login, Person, Question};
 pub use document::{
-    CommandSection, Document, DocumentError, HostRule, IntrospectionSection, Issuers, Lifetime, Oidc, Span,
-    TokenKind,
+    CommandSection, Document, DocumentError, HostRule, IntrospectionSection, Issuers, Lacking, Lifetime,
+    Oidc, PrincipalTemplate, Principals, Requirement, Span, TokenKind,
 };
 pub use explain::{Explanation, Part};
-pub use person::ClaimNames;
+pub use person::{ClaimNames, Prefix};
 pub use policy::{DEFAULT_SCOPES, Policy, PolicyError, Refusal};
 pub use routes::{SERVICE_ERROR_HEADER, router};
-pub use rules::{DEFAULT_EXTENSIONS, Rules, Terms};
+pub use rules::Rules;
 pub use service_token::{Received, ServiceTokenError, ServiceTokens};
+pub use status::Status;
+pub use terms::{DEFAULT_EXTENSIONS, Terms};

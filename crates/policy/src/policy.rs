@@ -1,24 +1,24 @@
 //! The policy that runs: rules, and whose tokens to believe, both replaceable while it does.
 
-use crate::decision::{Allowed, Decision, Denial, Person};
-use crate::document::TokenKind;
-use crate::document::{Document, DocumentError};
-use crate::person::ClaimNames;
+use crate::decision::{Allowed, Decision, Denial, Person, Question};
+use crate::document::{Document, DocumentError, Oidc, TokenKind};
+use crate::person::{ClaimNames, Prefix, check_identity};
 use crate::rules::Rules;
+use crate::status::Status;
 use crate::token_check::{Bearer, Issuer as TokenIssuer, TokenCheck, TokenRefusal};
 use crate::token_command::TokenCommand;
 use crate::token_introspection::TokenIntrospection;
 use arc_swap::ArcSwap;
 use axum::body::Bytes;
+use epithet_oidc::clock::unix_now;
 use epithet_oidc::{Http, Issuer, IssuerError, ProviderError, Verifier, VerifierError};
 use epithet_wire::ca::{Discovery, DiscoveryAuth};
 use epithet_wire::display::sanitize_line;
-use epithet_wire::policy::{CertParams, PolicyResponse};
+use epithet_wire::policy::{CertParams, Grounds, PolicyResponse};
 use epithet_wire::{ConnectionFields, HostName, Principal, Token};
 use http::StatusCode;
 use jiff::Timestamp;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The scopes that clients are told to ask for unless the document names others.
 pub const DEFAULT_SCOPES: [&str; 3] = ["openid", "profile", "email"];
@@ -28,7 +28,7 @@ pub const DEFAULT_SCOPES: [&str; 3] = ["openid", "profile", "email"];
 pub struct Policy {
     http: Arc<Http>,
     loaded: ArcSwap<Loaded>,
-    reload_failed: AtomicBool,
+    status: Mutex<Status>,
 }
 
 /// Everything that comes from one document.
@@ -49,6 +49,15 @@ pub enum PolicyError {
     /// Every application's tokens would be believed.
     #[error("oidc.client-id is required: the client that people log in with at the identity provider")]
     NoClientId,
+    /// Two issuers could name the same people.
+    #[error(
+        "oidc: {0} needs identity-prefix (such as 'ci:'), so that its names are nobody's of another issuer; '' if they \
+         may be"
+    )]
+    NoPrefix(String),
+    /// Two issuers would name the same people, although they are told apart.
+    #[error("oidc: two issuers have the {0} {1:?}; give each its own")]
+    PrefixTwice(&'static str, String),
     /// Which of the two would verify its tokens?
     #[error("oidc names the issuer {0} twice; give each issuer one entry")]
     IssuerTwice(String),
@@ -74,6 +83,8 @@ pub struct Refusal {
     pub status: StatusCode,
     /// One line for the person who asked.
     pub message: String,
+    /// Whom it is about and which rule said no, once that is known.
+    pub grounds: Option<Box<Grounds>>,
 }
 
 impl Policy {
@@ -86,7 +97,7 @@ impl Policy {
         Ok(Self {
             http,
             loaded: ArcSwap::from_pointee(loaded),
-            reload_failed: AtomicBool::new(false),
+            status: Mutex::new(Status::loaded(document)),
         })
     }
 
@@ -95,13 +106,19 @@ impl Policy {
     ///
     /// # Errors
     /// Whatever was wrong; it also shows in `/readyz` until the next reload that works.
-    pub fn reload<E: From<PolicyError>>(&self, document: Result<Document, E>) -> Result<(), E> {
+    pub fn reload<E: From<PolicyError> + std::fmt::Display>(
+        &self,
+        document: Result<Document, E>,
+    ) -> Result<(), E> {
         let loaded = document.and_then(|document| {
             let now = self.loaded.load();
-            Ok(Loaded::new(&document, &self.http, Some(&now.check))?)
+            let loaded = Loaded::new(&document, &self.http, Some(&now.check))?;
+            Ok((Status::loaded(&document), loaded))
         });
-        self.reload_failed.store(loaded.is_err(), Ordering::Relaxed);
-        self.loaded.store(Arc::new(loaded?));
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let (new, loaded) = loaded.inspect_err(|error| status.fail(error))?;
+        self.loaded.store(Arc::new(loaded));
+        status.replace(new);
         Ok(())
     }
 
@@ -117,12 +134,18 @@ impl Policy {
         let loaded = self.loaded.load_full();
         let bearer = loaded.check.holder(token).await.map_err(Refusal::of_token)?;
         let person = &bearer.person;
-        let denied = |denial: Denial<'_>| Refusal::of_person(person, connection, denial);
+        let denied = |denial: Denial<'_>| loaded.refusal(person, connection, denial);
         // A name that no host or user can have is covered by no rule.
         let host = HostName::parse(&connection.remote_host).map_err(|_| denied(Denial::NoRule))?;
         let user = Principal::parse(&connection.remote_user).map_err(|_| denied(Denial::NotAllowed))?;
-        match loaded.rules.evaluate(person, &host, &user) {
-            Decision::Allowed(allowed) => Ok(certificate_for(&bearer, user, allowed)),
+        let question = Question {
+            person,
+            host: &host,
+            user: &user,
+            now: unix_now(),
+        };
+        match loaded.rules.evaluate(&question) {
+            Decision::Allowed(allowed) => Ok(loaded.certificate_for(&bearer, allowed)),
             Decision::Denied(denial) => Err(denied(denial)),
         }
     }
@@ -137,9 +160,16 @@ impl Policy {
         self.loaded.load().discovery_json.clone()
     }
 
+    /// Which rules are in force, since when, and whether newer ones could not be used.
+    pub fn status(&self) -> Status {
+        let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        status.clone()
+    }
+
     /// Whether the last reload failed, so that older rules than the file's are in force.
     pub fn reload_failed(&self) -> bool {
-        self.reload_failed.load(Ordering::Relaxed)
+        let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        status.problem.is_some()
     }
 
     /// Fetches the identity provider's keys if they are not at hand: for a quick first login, and to see whether
@@ -153,30 +183,16 @@ impl Policy {
     }
 }
 
-/// The terms of the rule that allowed, for the user who was asked for and nobody else.
-fn certificate_for(bearer: &Bearer, user: Principal, allowed: Allowed<'_>) -> PolicyResponse {
-    let terms = allowed.terms;
-    let not_after = bearer
-        .expires_at
-        .and_then(|at| Timestamp::from_second(i64::try_from(at).ok()?).ok());
-    PolicyResponse {
-        cert_params: CertParams {
-            identity: bearer.person.identity.clone(),
-            principals: vec![user.into()],
-            expiration_ns: i64::try_from(terms.expiration.as_nanos()).unwrap_or(i64::MAX),
-            extensions: terms.extensions.clone(),
-            critical_options: terms.critical_options.clone(),
-            not_after,
-            rule: Some(allowed.rule.as_str().to_owned()),
-        },
-    }
-}
-
 impl Refusal {
     fn forbidden(message: impl Into<String>) -> Self {
+        Self::plain(StatusCode::FORBIDDEN, message)
+    }
+
+    pub(crate) fn plain(status: StatusCode, message: impl Into<String>) -> Self {
         Self {
-            status: StatusCode::FORBIDDEN,
+            status,
             message: message.into(),
+            grounds: None,
         }
     }
 
@@ -184,37 +200,68 @@ impl Refusal {
         match refusal {
             TokenRefusal::Invalid(reason) => Self::invalid_token(&reason),
             TokenRefusal::Insufficient(message) => Self::forbidden(message),
-            TokenRefusal::Unavailable(message) => Self {
-                status: StatusCode::SERVICE_UNAVAILABLE,
-                message,
-            },
+            TokenRefusal::Unavailable(message) => Self::plain(StatusCode::SERVICE_UNAVAILABLE, message),
         }
     }
 
     pub(crate) fn invalid_token(error: &dyn std::fmt::Display) -> Self {
         let error = sanitize_line(&error.to_string(), 500);
         let message = format!("Invalid token: token verification failed: {error}");
-        Self {
-            status: StatusCode::UNAUTHORIZED,
-            message,
-        }
-    }
-
-    fn of_person(person: &Person, connection: &ConnectionFields, denial: Denial<'_>) -> Self {
-        let line = |text: &str| sanitize_line(text, 300);
-        let identity = line(&person.identity);
-        let (user, host) = (line(&connection.remote_user), line(&connection.remote_host));
-        tracing::info!(identity, user, host, reason = %denial, "denied");
-        Self::forbidden(match denial {
-            Denial::UnknownUser => format!("User {identity} not in users list"),
-            _ => format!("User {identity} not authorized for {user}@{host}"),
-        })
+        Self::plain(StatusCode::UNAUTHORIZED, message)
     }
 }
 
 impl Loaded {
+    /// The terms of the rule that allowed, for the user who was asked for and what the rule adds to them.
+    fn certificate_for(&self, bearer: &Bearer, allowed: Allowed<'_>) -> PolicyResponse {
+        let terms = allowed.terms;
+        let not_after = bearer
+            .expires_at
+            .and_then(|at| Timestamp::from_second(i64::try_from(at).ok()?).ok());
+        PolicyResponse {
+            cert_params: CertParams {
+                identity: bearer.person.identity.clone(),
+                principals: allowed.principals.into_iter().map(Into::into).collect(),
+                expiration_ns: i64::try_from(terms.expiration.as_nanos()).unwrap_or(i64::MAX),
+                extensions: terms.extensions.clone(),
+                critical_options: terms.critical_options.clone(),
+                not_after,
+                rule: Some(allowed.rule.as_str().to_owned()),
+                groups: self.groups(&bearer.person),
+            },
+        }
+    }
+
+    /// Those of a person's groups that the rules know, for the audit log.
+    fn groups(&self, person: &Person) -> Vec<String> {
+        self.rules.known_groups(person).map(str::to_owned).collect()
+    }
+
+    /// A no, with the texts of epithet 0.19 where it has one.
+    fn refusal(&self, person: &Person, connection: &ConnectionFields, denial: Denial<'_>) -> Refusal {
+        let line = |text: &str| sanitize_line(text, 300);
+        let identity = line(&person.identity);
+        let (user, host) = (line(&connection.remote_user), line(&connection.remote_host));
+        tracing::info!(identity, user, host, reason = %denial, "denied");
+        let login = format!("User {identity} not authorized for {user}@{host}");
+        let message = match denial {
+            Denial::UnknownUser => format!("User {identity} not in users list"),
+            Denial::Insufficient { lacking, .. } => format!("{login}: it takes {lacking}; log in again"),
+            Denial::NoPrincipal(_) => format!("{login}: {denial}"),
+            _ => login,
+        };
+        Refusal {
+            grounds: Some(Box::new(Grounds {
+                identity: person.identity.clone(),
+                groups: self.groups(person),
+                rule: denial.rule().map(ToString::to_string),
+            })),
+            ..Refusal::forbidden(message)
+        }
+    }
+
     fn new(document: &Document, http: &Arc<Http>, before: Option<&TokenCheck>) -> Result<Self, PolicyError> {
-        let check = match document.token {
+        let check = match document.token_kind() {
             TokenKind::Oidc => TokenCheck::Oidc(issuers(document, http, before)?),
             TokenKind::Introspection => {
                 TokenCheck::Introspection(Box::new(TokenIntrospection::new(&document.introspection, http)?))
@@ -260,6 +307,18 @@ fn issuers(
     before: Option<&TokenCheck>,
 ) -> Result<Vec<TokenIssuer>, PolicyError> {
     let mut issuers: Vec<TokenIssuer> = Vec::new();
+    let all = || document.oidc.all();
+    if let Some(nobodys) = document
+        .oidc
+        .further
+        .iter()
+        .find(|oidc| oidc.identity_prefix.is_none())
+    {
+        let issuer = given(&nobodys.issuer).ok_or(PolicyError::NoIssuer)?;
+        return Err(PolicyError::NoPrefix(issuer));
+    }
+    let prefixes = told_apart("identity-prefix", all().map(identity_prefix))?;
+    let groups_prefixes = told_apart("groups-prefix", all().map(groups_prefix))?;
     for oidc in document.oidc.all() {
         let issuer = Issuer::parse(&given(&oidc.issuer).ok_or(PolicyError::NoIssuer)?)?;
         let client_id = given(&oidc.client_id).ok_or(PolicyError::NoClientId)?;
@@ -275,10 +334,40 @@ fn issuers(
         let names = ClaimNames {
             identity: given(&oidc.identity_claim),
             groups: given(&oidc.groups_claim),
+            identity_prefix: Prefix::new(identity_prefix(oidc), &prefixes),
+            groups_prefix: Prefix::new(groups_prefix(oidc), &groups_prefixes),
         };
         issuers.push(TokenIssuer { verifier, names });
     }
     Ok(issuers)
+}
+
+fn identity_prefix(oidc: &Oidc) -> &str {
+    oidc.identity_prefix.as_deref().unwrap_or_default()
+}
+
+fn groups_prefix(oidc: &Oidc) -> &str {
+    oidc.groups_prefix
+        .as_deref()
+        .unwrap_or_else(|| identity_prefix(oidc))
+}
+
+/// The prefixes of all issuers: names of certificates, and no two the same but for those that are empty.
+fn told_apart<'a>(
+    key: &'static str,
+    prefixes: impl Iterator<Item = &'a str>,
+) -> Result<Vec<&'a str>, PolicyError> {
+    let mut all: Vec<&str> = Vec::new();
+    for prefix in prefixes {
+        if !prefix.is_empty() {
+            check_identity(prefix).map_err(|error| PolicyError::Token(format!("oidc.{key}: {error}")))?;
+            if all.contains(&prefix) {
+                return Err(PolicyError::PrefixTwice(key, prefix.to_owned()));
+            }
+        }
+        all.push(prefix);
+    }
+    Ok(all)
 }
 
 /// A value that says something.

@@ -12,7 +12,7 @@ use axum::response::Response;
 use epithet_oidc::clock::unix_now;
 use epithet_serve::{method_not_allowed, read_body, request_id, text};
 use epithet_wire::limits::{DISCOVERY_MAX_AGE, POLICY_BODY_MAX};
-use epithet_wire::policy::PolicyRequest;
+use epithet_wire::policy::{GROUNDS_HEADER, PolicyRequest};
 use http::header::{AUTHORIZATION, CACHE_CONTROL, HOST};
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
@@ -86,26 +86,20 @@ impl Server {
     }
 
     async fn decision(&self, body: &[u8]) -> Result<Response, Refusal> {
-        let request: PolicyRequest = serde_json::from_slice(body).map_err(|error| Refusal {
-            status: StatusCode::BAD_REQUEST,
-            message: format!("Invalid JSON: {error}"),
-        })?;
+        let request: PolicyRequest = serde_json::from_slice(body)
+            .map_err(|error| Refusal::plain(StatusCode::BAD_REQUEST, format!("Invalid JSON: {error}")))?;
         let token = request.token().map_err(|error| Refusal::invalid_token(&error))?;
         let response = self.policy.decide(&token, &request.connection).await?;
-        let json = serde_json::to_vec_pretty(&response).map_err(|error| Refusal {
-            status: StatusCode::INTERNAL_SERVER_ERROR,
-            message: format!("the decision could not be written: {error}"),
+        let json = serde_json::to_vec_pretty(&response).map_err(|error| {
+            let message = format!("the decision could not be written: {error}");
+            Refusal::plain(StatusCode::INTERNAL_SERVER_ERROR, message)
         })?;
         Ok(epithet_serve::json(json))
     }
 
     async fn ready(&self) -> Response {
         match self.policy.ready().await {
-            Ok(()) if self.policy.reload_failed() => text(
-                StatusCode::OK,
-                "ready, with older rules than the file's: the last reload failed\n",
-            ),
-            Ok(()) => text(StatusCode::OK, "ready\n"),
+            Ok(()) => text(StatusCode::OK, self.policy.status().readiness()),
             Err(error) => {
                 tracing::warn!(%error, "not ready");
                 text(
@@ -118,7 +112,12 @@ impl Server {
 }
 
 fn refused(refusal: Refusal) -> Response {
-    text(refusal.status, refusal.message)
+    let grounds = refusal.grounds.and_then(|grounds| grounds.to_header());
+    let mut response = text(refusal.status, refusal.message);
+    if let Some(grounds) = grounds.and_then(|grounds| HeaderValue::try_from(grounds).ok()) {
+        response.headers_mut().insert(GROUNDS_HEADER, grounds);
+    }
+    response
 }
 
 fn not_the_ca(error: &ServiceTokenError) -> Response {

@@ -2,18 +2,15 @@
 //!
 //! A person may log in as a user of a host when a rule whose pattern covers the host, or the defaults, opens that user
 //! to one of the person's tags, and no such rule closes it to one of them. The most specific rule that opens it says
-//! for how long and with which options; a rule that grants this person nothing here says nothing.
+//! for how long and with which options, and what the login must have been like; a rule that grants this person nothing
+//! here says nothing.
 
-use crate::decision::{Allowed, Decision, Denial, Person};
-use crate::document::{Document, HostRule, Lifetime};
-use epithet_wire::HostPattern;
-use epithet_wire::limits::CERTIFICATE_TTL;
-use epithet_wire::{HostName, Principal};
+use crate::decision::{Allowed, Decision, Denial, Person, Question};
+use crate::document::Document;
+use crate::terms::Terms;
+use epithet_wire::{HostPattern, Principal};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
-
-/// The extensions of a certificate for which no rule names any.
-pub const DEFAULT_EXTENSIONS: [&str; 3] = ["permit-pty", "permit-agent-forwarding", "permit-user-rc"];
 
 /// A [`Document`]'s users, groups, defaults and hosts, ready to decide.
 #[derive(Debug)]
@@ -52,17 +49,22 @@ impl Rule {
     pub(crate) fn denies(&self, user: &Principal, tags: &[u32]) -> bool {
         holds(&self.deny, user, tags)
     }
-}
 
-/// What a certificate granted by one rule may do, and for how long.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Terms {
-    /// How long the certificate is valid.
-    pub expiration: Duration,
-    /// Its extensions.
-    pub extensions: BTreeMap<String, String>,
-    /// Its critical options.
-    pub critical_options: BTreeMap<String, String>,
+    /// What this rule says of a login that it opens to this person.
+    fn decide(&self, question: &Question<'_>, host: &str) -> Decision<'_> {
+        let (rule, terms) = (&self.pattern, &self.terms);
+        if let Some(lacking) = terms.requirement.lacking(&question.person.login, question.now) {
+            return Decision::Denied(Denial::Insufficient { rule, lacking });
+        }
+        match terms.principals_for(question.user, host) {
+            Ok(principals) => Decision::Allowed(Allowed {
+                rule,
+                terms,
+                principals,
+            }),
+            Err(_) => Decision::Denied(Denial::NoPrincipal(rule)),
+        }
+    }
 }
 
 impl Rules {
@@ -94,7 +96,6 @@ impl Rules {
         };
         let defaults = &document.defaults;
         let (default_allow, default_deny) = (access(&defaults.allow), access(&defaults.deny));
-        let life = document.default_expiration.or(defaults.expiration);
         let rules: Vec<Rule> = document
             .hosts
             .iter()
@@ -102,7 +103,7 @@ impl Rules {
                 pattern: pattern.clone(),
                 allow: access(&rule.allow),
                 deny: access(&rule.deny),
-                terms: Terms::new(rule, defaults, life),
+                terms: Terms::new(rule, document),
             })
             .collect();
         let mut exact: HashMap<Box<str>, Vec<usize>> = HashMap::new();
@@ -130,12 +131,12 @@ impl Rules {
         }
     }
 
-    /// Decides whether `person` may log in to `host` as `user`.
-    pub fn evaluate(&self, person: &Person, host: &HostName, user: &Principal) -> Decision<'_> {
-        let Some(tags) = self.tags_of(person) else {
+    /// Decides whether a person may log in to a host as a user.
+    pub fn evaluate(&self, question: &Question<'_>) -> Decision<'_> {
+        let Some(tags) = self.tags_of(question.person) else {
             return Decision::Denied(Denial::UnknownUser);
         };
-        let host = host.canonical();
+        let (host, user) = (question.host.canonical(), question.user);
         if self.any_deny
             && let Some(denial) = self.forbidden(&tags, &host, user)
         {
@@ -146,10 +147,7 @@ impl Rules {
         for rule in self.covering(&host) {
             covered = true;
             if by_default || rule.allows(user, &tags) {
-                return Decision::Allowed(Allowed {
-                    rule: &rule.pattern,
-                    terms: &rule.terms,
-                });
+                return rule.decide(question, &host);
             }
         }
         Decision::Denied(if covered {
@@ -157,6 +155,12 @@ impl Rules {
         } else {
             Denial::NoRule
         })
+    }
+
+    /// Those of a person's groups that have tags here.
+    pub fn known_groups<'p>(&self, person: &'p Person) -> impl Iterator<Item = &'p str> {
+        let groups = person.groups.iter().map(String::as_str);
+        groups.filter(|group| self.groups.contains_key(*group))
     }
 
     /// The patterns, most specific first.
@@ -201,13 +205,13 @@ impl Rules {
     }
 
     /// A person's tags: their own and their groups'; `None` for somebody who is in neither list.
-    pub(crate) fn tags_of(&self, person: &Person) -> Option<std::borrow::Cow<'_, [u32]>> {
+    pub(crate) fn tags_of(&self, person: &Person) -> Option<Cow<'_, [u32]>> {
         let own = self.users.get(person.identity.as_str());
         let groups = person
             .groups
             .iter()
             .filter_map(|group| self.groups.get(group.as_str()));
-        let mut all: Option<std::borrow::Cow<'_, [u32]>> = own.map(|tags| (&**tags).into());
+        let mut all: Option<Cow<'_, [u32]>> = own.map(|tags| (&**tags).into());
         for tags in groups {
             match &mut all {
                 None => all = Some((&**tags).into()),
@@ -224,37 +228,10 @@ fn holds(access: &Access, user: &Principal, tags: &[u32]) -> bool {
         .is_some_and(|needed| tags.iter().any(|tag| needed.binary_search(tag).is_ok()))
 }
 
-impl Terms {
-    fn new(rule: &HostRule, defaults: &HostRule, life: Option<Lifetime>) -> Self {
-        let extensions = rule.extensions.as_ref().or(defaults.extensions.as_ref());
-        let mut critical_options = BTreeMap::new();
-        let networks = if rule.source_address.is_empty() {
-            &defaults.source_address
-        } else {
-            &rule.source_address
-        };
-        if !networks.is_empty() {
-            critical_options.insert("source-address".to_owned(), networks.join(","));
-        }
-        if let Some(command) = rule.force_command.as_ref().or(defaults.force_command.as_ref()) {
-            critical_options.insert("force-command".to_owned(), command.clone());
-        }
-        Self {
-            expiration: rule.expiration.or(life).map_or(CERTIFICATE_TTL, Lifetime::get),
-            extensions: extensions.cloned().unwrap_or_else(|| {
-                DEFAULT_EXTENSIONS
-                    .iter()
-                    .map(|name| ((*name).to_owned(), String::new()))
-                    .collect()
-            }),
-            critical_options,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decision::Login;
 
     const RULES: &str = r#"
 users:
@@ -284,9 +261,17 @@ hosts:
         let person = Person {
             identity: who.into(),
             groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+            ..Person::default()
         };
-        match rules.evaluate(&person, &host.parse().unwrap(), &user.parse().unwrap()) {
-            Decision::Allowed(Allowed { rule, terms }) => {
+        let (host, user) = (host.parse().unwrap(), user.parse().unwrap());
+        let question = Question {
+            person: &person,
+            host: &host,
+            user: &user,
+            now: 0,
+        };
+        match rules.evaluate(&question) {
+            Decision::Allowed(Allowed { rule, terms, .. }) => {
                 let options: String = terms
                     .critical_options
                     .iter()
@@ -431,28 +416,68 @@ hosts:
         }
     }
 
+    /// Rules that ask how somebody logged in, and that name principals.
+    const DEMANDING: &str = r#"
+users: {alice: [admin]}
+defaults: {allow: {root: [admin]}, principals: [everywhere]}
+hosts:
+  "*": {}
+  "*.prod": {require: {amr: [hwk]}, principals: {root: [prod-root, root, prod-root]}}
+  "vault.prod": {require: {max-age: 5m, acr: phr}, principals: ["{user}@{host}"]}
+  "open.prod": {require: {}, principals: []}
+"#;
+
     #[test]
-    fn what_nobody_sets_is_five_minutes_and_three_extensions() {
-        let document = Document::from_yaml("p", "users: {a: [t]}\nhosts: {h: {allow: {root: [t]}}}").unwrap();
-        let rules = Rules::new(&document);
-        let person = Person {
-            identity: "a".into(),
-            groups: vec![],
+    fn the_rule_that_opens_a_login_says_what_it_must_be_like_and_no_broader_one_is_asked() {
+        let rules = Rules::new(&Document::from_yaml("rules", DEMANDING).unwrap());
+        let decide = |login: &Login, host: &str| {
+            let person = Person {
+                identity: "alice".into(),
+                login: login.clone(),
+                ..Person::default()
+            };
+            let (host, user) = (host.parse().unwrap(), "root".parse().unwrap());
+            let question = Question {
+                person: &person,
+                host: &host,
+                user: &user,
+                now: 1000,
+            };
+            match rules.evaluate(&question) {
+                Decision::Allowed(allowed) => {
+                    let names: Vec<_> = allowed.principals.iter().map(Principal::as_str).collect();
+                    format!("{}: {}", allowed.rule, names.join(","))
+                }
+                Decision::Denied(denial) => denial.to_string(),
+            }
         };
-        let Decision::Allowed(allowed) =
-            rules.evaluate(&person, &"h".parse().unwrap(), &"root".parse().unwrap())
-        else {
-            panic!("denied");
+        let nothing = Login::default();
+        let key = Login {
+            amr: vec!["pwd".into(), "hwk".into()],
+            ..Login::default()
         };
-        assert_eq!(allowed.terms.expiration, Duration::from_secs(300));
-        assert_eq!(allowed.terms.extensions.len(), 3);
-        let flag = Document {
-            default_expiration: Lifetime::new(Duration::from_secs(7)),
-            ..document
+        let fresh = Login {
+            acr: Some("phr".into()),
+            at: Some(900),
+            ..Login::default()
         };
-        assert_eq!(
-            Rules::new(&flag).rules[0].terms.expiration,
-            Duration::from_secs(7)
-        );
+        for (login, host, expected) in [
+            (&nothing, "web", "*: root,everywhere"),
+            (
+                &nothing,
+                "web.prod",
+                "the rule for *.prod requires a login with amr hwk",
+            ),
+            (&key, "web.prod", "*.prod: root,prod-root"),
+            (
+                &key,
+                "vault.prod",
+                "the rule for vault.prod requires a login with acr phr",
+            ),
+            (&fresh, "VAULT.prod.", "vault.prod: root,root@vault.prod"),
+            (&nothing, "open.prod", "open.prod: root"),
+        ] {
+            assert_eq!(decide(login, host), expected, "{host}");
+        }
     }
 }

@@ -83,8 +83,7 @@ async fn by_signature(issuers: &[Issuer], token: &[u8]) -> Result<Bearer, TokenR
             )
         }
     })?;
-    let person = chosen.names.person(&claims);
-    let person = person.ok_or_else(|| TokenRefusal::Insufficient(chosen.names.missing()))?;
+    let person = chosen.names.person(&claims).map_err(TokenRefusal::Insufficient)?;
     Ok(Bearer {
         person,
         expires_at: Some(claims.expires_at),

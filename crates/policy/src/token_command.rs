@@ -3,8 +3,9 @@
 //! 0 means valid, 1 means invalid, anything else that nobody can tell. It is run with the care of an auth plugin: its
 //! output bounded, its time limited, everything it started ended with it. Nothing of the connection reaches it.
 
-use crate::decision::Person;
+use crate::decision::{Login, Person};
 use crate::document::CommandSection;
+use crate::person::check_identity;
 use crate::policy::PolicyError;
 use crate::token_check::{Bearer, TokenRefusal};
 use crate::verdict_cache::VerdictCache;
@@ -52,13 +53,19 @@ struct Answer {
     groups: Option<Vec<String>>,
     #[serde(default)]
     expires: Option<Expires>,
+    #[serde(default)]
+    acr: Option<String>,
+    #[serde(default)]
+    amr: Option<Vec<String>>,
+    #[serde(default)]
+    auth_time: Option<Expires>,
 }
 
 /// Seconds since 1970, or RFC 3339.
 #[derive(Debug, Deserialize)]
 #[serde(
     untagged,
-    expecting = "expires must be seconds since 1970 or a time like 2026-01-01T00:00:00Z"
+    expecting = "expires and auth_time must be seconds since 1970 or a time like 2026-01-01T00:00:00Z"
 )]
 enum Expires {
     Seconds(f64),
@@ -197,12 +204,13 @@ fn read(answer: &[u8], now: u64) -> Result<Bearer, Problem> {
     if answer.identity.is_empty() {
         return Err(Problem::Answer("its answer has an empty identity".to_owned()));
     }
-    let expires_at = match answer.expires {
-        None => None,
-        // What is negative has ended; a fraction counts as the second before it.
-        Some(Expires::Seconds(seconds)) => Some(seconds as u64),
-        Some(Expires::Time(time)) => Some(u64::try_from(time.as_second()).map_err(|_| Problem::Ended)?),
+    check_identity(&answer.identity).map_err(Problem::Answer)?;
+    // What is negative has ended; a fraction counts as the second before it.
+    let seconds = |time: Expires| match time {
+        Expires::Seconds(seconds) => seconds as u64,
+        Expires::Time(time) => u64::try_from(time.as_second()).unwrap_or(0),
     };
+    let expires_at = answer.expires.map(seconds);
     if expires_at.is_some_and(|end| end <= now) {
         return Err(Problem::Ended);
     }
@@ -210,6 +218,11 @@ fn read(answer: &[u8], now: u64) -> Result<Bearer, Problem> {
         person: Person {
             identity: answer.identity,
             groups: answer.groups.unwrap_or_default(),
+            login: Login {
+                acr: answer.acr,
+                amr: answer.amr.unwrap_or_default(),
+                at: answer.auth_time.map(seconds),
+            },
         },
         expires_at,
     })
@@ -233,6 +246,16 @@ mod tests {
         assert_eq!(text.expires_at, Some(1_767_225_600));
         let bare = read(br#"{"identity":"d","groups":null,"expires":1000.0e3}"#, 1000).unwrap();
         assert_eq!((bare.person.groups.len(), bare.expires_at), (0, Some(1_000_000)));
+        let strong = read(
+            br#"{"identity":"e","acr":"phr","amr":["hwk"],"auth_time":"2026-01-01T00:00:00Z"}"#,
+            1000,
+        );
+        let login = strong.unwrap().person.login;
+        assert_eq!(
+            (login.acr.as_deref(), login.at),
+            (Some("phr"), Some(1_767_225_600))
+        );
+        assert_eq!(login.amr, ["hwk"]);
         for ended in [
             "1000",
             "1000.9",
@@ -252,6 +275,9 @@ mod tests {
             "alice",
             "{}",
             r#"{"identity":""}"#,
+            "{\"identity\":\"J\u{f6}rg\"}",
+            r#"{"identity":"a","amr":"hwk"}"#,
+            r#"{"identity":"a","auth_time":"now"}"#,
             r#"{"identity":"a","admin":true}"#,
             r#"{"identity":1}"#,
             r#"{"identity":"a"} {"identity":"b"}"#,

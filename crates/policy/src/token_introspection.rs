@@ -1,8 +1,8 @@
 //! `token: introspection`: the provider is asked about each token (RFC 7662), and its answer kept for a moment.
 
-use crate::decision::Person;
+use crate::decision::{Login, Person};
 use crate::document::IntrospectionSection;
-use crate::person::{claim_at, groups_at};
+use crate::person::{check_identity, claim_at, groups_at};
 use crate::policy::PolicyError;
 use crate::token_check::{Bearer, TokenRefusal};
 use crate::verdict_cache::VerdictCache;
@@ -132,30 +132,51 @@ impl TokenIntrospection {
         {
             return invalid(format!("the token is not of the issuer {issuer}"));
         }
+        let is_for = |audience: &str| match claims.get("aud") {
+            Some(Value::Array(several)) => several.iter().any(|one| one == audience),
+            one => one.is_some_and(|one| one == audience),
+        };
         if let Some(audience) = &self.audience
-            && !groups_at(claims, "aud").iter().any(|named| named == audience)
+            && !is_for(audience)
         {
             return invalid(format!("the token is not for {audience}"));
         }
-        let identity = claim_at(claims, &self.identity_claim)
-            .and_then(Value::as_str)
-            .filter(|identity| !identity.is_empty());
-        let Some(identity) = identity else {
-            return Err(TokenRefusal::Insufficient(format!(
-                "the provider does not say {:?}, by which this server knows people",
-                self.identity_claim
-            )));
-        };
-        let groups = self
-            .groups_claim
-            .as_deref()
-            .map_or_else(Vec::new, |claim| groups_at(claims, claim));
         Ok(Bearer {
-            person: Person {
-                identity: identity.to_owned(),
-                groups,
-            },
+            person: self.person(claims).map_err(TokenRefusal::Insufficient)?,
             expires_at: Some(expires_at),
+        })
+    }
+
+    /// Who the provider says it is.
+    fn person(&self, claims: &Map<String, Value>) -> Result<Person, String> {
+        let text = |claim: &str| claim_at(claims, claim).and_then(Value::as_str);
+        let is_vouched_for = self.identity_claim != "email"
+            || claims
+                .get("email_verified")
+                .is_some_and(|verified| *verified == true || verified == "true");
+        let identity = text(&self.identity_claim).filter(|identity| is_vouched_for && !identity.is_empty());
+        let Some(identity) = identity else {
+            let verified = match is_vouched_for {
+                true => "",
+                false => " and email_verified",
+            };
+            return Err(format!(
+                "the provider does not say {:?}{verified}, by which this server knows people",
+                self.identity_claim
+            ));
+        };
+        check_identity(identity)?;
+        Ok(Person {
+            identity: identity.to_owned(),
+            groups: match self.groups_claim.as_deref() {
+                Some(claim) => groups_at(claims, claim)?,
+                None => Vec::new(),
+            },
+            login: Login {
+                acr: text("acr").map(str::to_owned),
+                amr: groups_at(claims, "amr").unwrap_or_default(),
+                at: claims.get("auth_time").and_then(seconds),
+            },
         })
     }
 }
@@ -203,6 +224,7 @@ mod tests {
         let strict =
             reader(", audience: us, issuer: 'https://i', identity-claim: user.name, groups-claim: roles");
         let lasting = reader(", max-age: 30s");
+        let mail = reader(", identity-claim: email, groups-claim: groups");
         let full = json!({"sub": "s", "exp": 2000, "aud": ["x", "us"], "iss": "https://i", "user": {"name": "alice"}});
         let changed = |key: &str, value: Value| {
             let mut claims = full.clone();
@@ -222,6 +244,42 @@ mod tests {
             (&plain, changed("sub", json!(7)), Err("does not say \"sub\"")),
             (&lasting, changed("exp", Value::Null), Ok(("s", 1030))),
             (&lasting, full.clone(), Ok(("s", 2000))),
+            (
+                &mail,
+                full.clone(),
+                Err("does not say \"email\" and email_verified"),
+            ),
+            (&mail, changed("email", json!("a@b")), Err("email_verified")),
+            (
+                &mail,
+                json!({"exp": 2000, "email": "a@b", "email_verified": false}),
+                Err("email_verified"),
+            ),
+            (
+                &mail,
+                json!({"exp": 2000, "email": "a@b", "email_verified": 1}),
+                Err("email_verified"),
+            ),
+            (
+                &mail,
+                json!({"exp": 2000, "email": "a@b", "email_verified": true}),
+                Ok(("a@b", 2000)),
+            ),
+            (
+                &mail,
+                json!({"exp": 2000, "email": "a@b", "email_verified": "true"}),
+                Ok(("a@b", 2000)),
+            ),
+            (
+                &mail,
+                json!({"exp": 2000, "email": "a@b", "email_verified": true, "groups": {"a": 1}}),
+                Err("no list of groups"),
+            ),
+            (
+                &plain,
+                changed("sub", json!("a\u{f6}")),
+                Err("cannot be the name of a certificate"),
+            ),
             (&strict, full.clone(), Ok(("alice", 2000))),
             (&strict, changed("aud", json!("us")), Ok(("alice", 2000))),
             (&strict, changed("aud", json!("usual")), Err("not for us")),

@@ -79,6 +79,7 @@ mod tests {
             person: Person {
                 identity: "alice".into(),
                 groups: vec![],
+                login: crate::decision::Login::default(),
             },
             expires_at,
         })

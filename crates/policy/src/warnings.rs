@@ -26,7 +26,7 @@ impl Document {
     fn people(&self, warnings: &mut Vec<String>) {
         let untagged = self.users.iter().filter(|(_, tags)| tags.is_empty());
         warnings.extend(untagged.map(|(user, _)| format!("users: {user} has no tags and gets in nowhere")));
-        let claim = match self.token {
+        let claim = match self.token_kind() {
             TokenKind::Oidc if self.oidc.all().all(|oidc| oidc.groups_claim.is_none()) => "oidc.groups-claim",
             TokenKind::Introspection if self.introspection.groups_claim.is_none() => {
                 "introspection.groups-claim"
@@ -54,7 +54,7 @@ impl Document {
             ),
         ];
         for (key, kind, given) in unused {
-            if given && self.token != kind {
+            if given && self.token_kind() != kind {
                 warnings.push(format!("{key} is not used; it needs `token: {key}`"));
             }
         }

@@ -1,7 +1,10 @@
 //! The evaluator against a model that is too slow and too plain to be wrong in the same way.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use epithet_policy::{Allowed, Decision, Document, HostRule, Lifetime, Person, Rules};
+use epithet_policy::{
+    Allowed, Decision, Document, HostRule, Lifetime, Login, Person, Principals, Question, Requirement, Rules,
+    Span,
+};
 use epithet_wire::HostPattern;
 use epithet_wire::{HostName, Principal};
 use proptest::prelude::*;
@@ -52,7 +55,25 @@ fn precedence(pattern: &str) -> impl Ord + use<> {
     )
 }
 
-fn model(document: &Document, person: &Person, host: &str, user: &Principal) -> Option<(String, Duration)> {
+/// The time of every question.
+const NOW: u64 = 1000;
+
+/// The rule, the life and the principals of a yes.
+type Yes = (String, Duration, Vec<String>);
+
+/// Whether a login is what a requirement asks for.
+fn is_enough(requirement: &Requirement, login: &Login) -> bool {
+    let acr = requirement.acr.is_empty() || login.acr.iter().any(|acr| requirement.acr.contains(acr));
+    let amr = requirement.amr.is_empty() || login.amr.iter().any(|means| requirement.amr.contains(means));
+    let age = |most: Span| {
+        login
+            .at
+            .is_some_and(|at| at + most.0.as_secs() >= NOW && at <= NOW + 60)
+    };
+    acr && amr && requirement.max_age.is_none_or(age)
+}
+
+fn model(document: &Document, person: &Person, host: &str, user: &Principal) -> Option<Yes> {
     let host = host.to_lowercase();
     let own = document.users.get(&person.identity);
     let groups = person
@@ -82,10 +103,32 @@ fn model(document: &Document, person: &Person, host: &str, user: &Principal) -> 
     let (pattern, rule) = rules
         .into_iter()
         .find(|(_, rule)| opens(&rule.allow) || opens(&defaults.allow))?;
+    if let Some(requirement) = rule.require.as_ref().or(defaults.require.as_ref())
+        && !is_enough(requirement, &person.login)
+    {
+        return None;
+    }
     let life = rule.expiration.or(defaults.expiration);
+    let mut names = vec![user.to_string()];
+    for template in rule
+        .principals
+        .iter()
+        .chain(&defaults.principals)
+        .take(1)
+        .flat_map(|these| these.of(user))
+    {
+        let name = template
+            .as_str()
+            .replace("{user}", user.as_str())
+            .replace("{host}", &host);
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
     Some((
         pattern.to_owned(),
         life.map_or(Duration::from_secs(300), Lifetime::get),
+        names,
     ))
 }
 
@@ -105,12 +148,40 @@ fn rule() -> impl Strategy<Value = HostRule> {
     let deny = prop_oneof![4 => Just(BTreeMap::new()), 1 => access()];
     let life = proptest::option::of(1_u64..600)
         .prop_map(|life| life.and_then(|seconds| Lifetime::new(Duration::from_secs(seconds))));
-    (access(), deny, life).prop_map(|(allow, deny, expiration)| HostRule {
-        allow,
-        deny,
-        expiration,
-        ..HostRule::default()
+    let require = prop_oneof![3 => Just(None), 1 => requirement().prop_map(Some)];
+    let principals = prop_oneof![3 => Just(None), 1 => principals().prop_map(Some)];
+    (access(), deny, life, require, principals).prop_map(|(allow, deny, expiration, require, principals)| {
+        HostRule {
+            allow,
+            deny,
+            expiration,
+            require,
+            principals,
+            ..HostRule::default()
+        }
     })
+}
+
+fn words() -> impl Strategy<Value = Vec<String>> {
+    proptest::collection::vec("[mn]", 0..2)
+}
+
+fn requirement() -> impl Strategy<Value = Requirement> {
+    (words(), words(), proptest::option::of(0_u64..100)).prop_map(|(acr, amr, age)| Requirement {
+        acr,
+        amr,
+        max_age: age.map(|seconds| Span(Duration::from_secs(seconds))),
+    })
+}
+
+fn principals() -> impl Strategy<Value = Principals> {
+    let template = prop_oneof![Just("p"), Just("{user}"), Just("{user}@{host}"), Just("x-{host}")]
+        .prop_map(|text| epithet_policy::PrincipalTemplate::parse(text).unwrap());
+    let list = proptest::collection::vec(template, 0..3);
+    prop_oneof![
+        list.clone().prop_map(Principals::Everybody),
+        list.prop_map(|list| Principals::ByUser([("r".parse().unwrap(), list)].into())),
+    ]
 }
 
 fn document() -> impl Strategy<Value = Document> {
@@ -129,8 +200,17 @@ fn document() -> impl Strategy<Value = Document> {
 }
 
 fn person() -> impl Strategy<Value = Person> {
-    ("[ABC]", proptest::collection::vec("[gh]", 0..2))
-        .prop_map(|(identity, groups)| Person { identity, groups })
+    let login = (
+        proptest::option::of("[mn]"),
+        words(),
+        proptest::option::of(850_u64..1100),
+    )
+        .prop_map(|(acr, amr, at)| Login { acr, amr, at });
+    ("[ABC]", proptest::collection::vec("[gh]", 0..2), login).prop_map(|(identity, groups, login)| Person {
+        identity,
+        groups,
+        login,
+    })
 }
 
 proptest! {
@@ -148,10 +228,18 @@ proptest! {
         let rules = Rules::new(&document);
         for (person, host, user) in questions {
             let (name, user): (HostName, Principal) = (host.parse().unwrap(), user.parse().unwrap());
-            let decided = match rules.evaluate(&person, &name, &user) {
-                Decision::Allowed(Allowed { rule, terms, .. }) => Some((rule.as_str().to_owned(), terms.expiration)),
+            let question = Question { person: &person, host: &name, user: &user, now: NOW };
+            let decided = match rules.evaluate(&question) {
+                Decision::Allowed(Allowed { rule, terms, principals, .. }) => Some((
+                    rule.as_str().to_owned(),
+                    terms.expiration,
+                    principals.iter().map(ToString::to_string).collect(),
+                )),
                 Decision::Denied(_) => None,
             };
+            // What explains a decision makes the same one.
+            let explained = matches!(rules.explain(&question).decision, Decision::Allowed(_));
+            prop_assert_eq!(explained, decided.is_some());
             prop_assert_eq!(decided, model(&document, &person, &host, &user));
         }
     }

@@ -15,8 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-const RULES: &str =
-    "users: {alice: [admin], alice@example.com: [admin]}\nhosts: {h: {allow: {root: [admin]}}}\n";
+const RULES: &str = "users: {alice: [admin], 'two:alice': [admin], alice@example.com: [admin]}\nhosts: {h: {allow: {root: [admin]}}}\n";
 
 fn policy(more: &str) -> Policy {
     let document = Document::from_yaml("policy.yaml", &format!("{RULES}{more}")).expect("a document");
@@ -54,7 +53,7 @@ async fn a_token_is_verified_by_the_issuer_that_it_names() {
     };
     let (first, second, stranger) = (start("one"), start("two"), start("one"));
     let policy = policy(&format!(
-        "oidc: [{{issuer: '{}', client-id: one}}, {{issuer: '{}', client-id: two, identity-claim: sub}}]\n",
+        "oidc: [{{issuer: '{}', client-id: one}}, {{issuer: '{}', client-id: two, identity-claim: sub, identity-prefix: 'two:'}}]\n",
         first.issuer(),
         second.issuer()
     ));
@@ -92,14 +91,14 @@ async fn a_token_of_an_unknown_issuer_is_refused_though_no_provider_can_be_asked
     let token = stranger.mint_id_token("alice", &json!({})).into_bytes();
     for oidc in [
         "oidc: {issuer: 'http://127.0.0.1:1', client-id: epithet}\n",
-        "oidc: [{issuer: 'http://127.0.0.1:1', client-id: epithet}, {issuer: 'http://127.0.0.1:2', client-id: e}]\n",
+        "oidc: [{issuer: 'http://127.0.0.1:1', client-id: epithet}, {issuer: 'http://127.0.0.1:2', client-id: e, identity-prefix: ''}]\n",
     ] {
         let refused = decide(&policy(oidc), &token).await.expect_err("a stranger");
         assert_eq!(refused.status, 401, "{oidc}");
         assert!(refused.message.contains(stranger.issuer()), "{}", refused.message);
     }
     let known = policy(&format!(
-        "oidc: [{{issuer: 'http://127.0.0.1:1', client-id: x}}, {{issuer: '{}', client-id: epithet}}]\n",
+        "oidc: [{{issuer: 'http://127.0.0.1:1', client-id: x}}, {{issuer: '{}', client-id: epithet, identity-prefix: ''}}]\n",
         stranger.issuer()
     ));
     assert_eq!(
@@ -528,11 +527,11 @@ fn a_way_that_cannot_work_is_named_by_its_key() {
             "introspection.max-age",
         ),
         (
-            "oidc: [{issuer: 'https://i', client-id: a}, {issuer: 'https://j'}]\n",
+            "oidc: [{issuer: 'https://i', client-id: a}, {issuer: 'https://j', identity-prefix: ''}]\n",
             "oidc.client-id is required",
         ),
         (
-            "oidc: [{issuer: 'https://i', client-id: a}, {issuer: 'https://i', client-id: b}]\n",
+            "oidc: [{issuer: 'https://i', client-id: a}, {issuer: 'https://i', client-id: b, identity-prefix: 'b:'}]\n",
             "issuer https://i twice",
         ),
         (

@@ -93,6 +93,8 @@ pub const CERTIFICATE_TTL_MAX: Duration = Duration::from_secs(600);
 pub const CERTIFICATE_TTL: Duration = Duration::from_secs(300);
 /// Principals in one certificate.
 pub const PRINCIPALS_MAX: usize = 16;
+/// The value of a critical option or an extension: a command line, or a few hundred networks.
+pub const OPTION_VALUE_MAX: usize = 4096;
 /// A key id, which sshd logs whole.
 pub const KEY_ID_MAX: usize = 512;
 
@@ -102,6 +104,8 @@ pub const KEY_ID_MAX: usize = 512;
 pub const HTTP_BODY_MAX: usize = 64 * 1024;
 /// A body that carries a user's token inside JSON: the token may need base64 and the connection its own room.
 pub const POLICY_BODY_MAX: usize = TOKEN_MAX / 3 * 4 + 16 * 1024;
+/// The header that says on what grounds a login was refused: a name, a rule, and a few hundred groups.
+pub const GROUNDS_MAX: usize = 8 * 1024;
 /// All headers of a request: a token of the largest size fits, encoded.
 pub const HTTP_HEADER_MAX: usize = TOKEN_MAX / 3 * 4 + 16 * 1024;
 /// How long a client may take to send its headers, and its body.
@@ -152,6 +156,13 @@ pub const BACKGROUND_START: Duration = Duration::from_secs(30);
 pub const BACKGROUND_STOP: Duration = Duration::from_secs(10);
 /// How large a background broker's log may be when it starts; a larger one is put aside, over the one before.
 pub const BACKGROUND_LOG_MAX: u64 = 4 * 1024 * 1024;
+
+// --- rules ---
+
+/// A file of rules or of expected decisions: rules for ten thousand users are about 1 MiB.
+pub const RULES_FILE_MAX: u64 = 16 * 1024 * 1024;
+/// How often the files of a running server are looked at; a change is read when it is this old and nothing moved since.
+pub const RULES_WATCH: Duration = Duration::from_secs(1);
 
 // --- names ---
 

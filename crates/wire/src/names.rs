@@ -101,7 +101,8 @@ impl HostName {
     }
 
     /// The form that patterns are compared with: lower case, without the dot that ends an absolute DNS name, and an
-    /// address in the one spelling that RFC 5952 gives it (`::FFFF:192.0.2.1` is `192.0.2.1`).
+    /// address in the one spelling that RFC 5952 gives it (`::FFFF:192.0.2.1` is `192.0.2.1`), also when it is written
+    /// as only inet_aton(3) and therefore ssh reads it (`0xC0.2.513` is `192.0.2.1`).
     pub fn canonical(&self) -> String {
         let name = self.0.strip_suffix('.').unwrap_or(&self.0).to_ascii_lowercase();
         canonical_address(&name).unwrap_or(name)
@@ -110,8 +111,40 @@ impl HostName {
 
 /// An address in its one spelling; `None` for a name.
 pub(crate) fn canonical_address(name: &str) -> Option<String> {
-    let address: std::net::IpAddr = name.parse().ok()?;
-    Some(address.to_canonical().to_string())
+    // A scope (`fe80::1%eth0`) is part of the address, and has no other spelling.
+    if let Some((address, scope)) = name.split_once('%') {
+        let address: std::net::Ipv6Addr = address.parse().ok()?;
+        return Some(format!("{address}%{scope}"));
+    }
+    match name.parse::<std::net::IpAddr>() {
+        Ok(address) => Some(address.to_canonical().to_string()),
+        Err(_) => inet_aton(name).map(|address| address.to_string()),
+    }
+}
+
+/// An IPv4 address as inet_aton(3) reads it, which ssh's resolver does: one to four numbers, decimal, octal (`0`) or
+/// hexadecimal (`0x`), the last of which fills what is left.
+fn inet_aton(text: &str) -> Option<std::net::Ipv4Addr> {
+    let number = |part: &str| match part.strip_prefix("0x") {
+        Some(digits) => digits_of(digits, 16),
+        None if part.len() > 1 && part.starts_with('0') => digits_of(&part[1..], 8),
+        None => digits_of(part, 10),
+    };
+    let parts: Vec<&str> = text.splitn(5, '.').collect();
+    let (last, first) = parts.split_last().filter(|(_, first)| first.len() < 4)?;
+    let mut address = 0;
+    for (index, part) in first.iter().enumerate() {
+        let byte = number(part).filter(|byte| *byte < 256)?;
+        address |= byte << (24 - 8 * index);
+    }
+    let room = 32 - 8 * first.len();
+    let rest = number(last).filter(|rest| *rest >> room == 0)?;
+    u32::try_from(address | rest).ok().map(Into::into)
+}
+
+fn digits_of(text: &str, radix: u32) -> Option<u64> {
+    let is_number = !text.is_empty() && text.len() <= 16 && text.chars().all(|c| c.is_digit(radix));
+    is_number.then(|| u64::from_str_radix(text, radix).ok())?
 }
 
 /// A login name on the host, and the certificate's principal for it.
@@ -278,6 +311,43 @@ mod tests {
         }
         assert!(HostName::parse(&"h".repeat(255)).is_ok());
         assert!(HostName::parse(&"h".repeat(256)).is_err());
+    }
+
+    #[test]
+    fn an_address_has_one_spelling_however_ssh_would_read_it() {
+        for (written, canonical) in [
+            ("192.0.2.1", "192.0.2.1"),
+            ("::FFFF:192.0.2.1", "192.0.2.1"),
+            ("::ffff:c000:201", "192.0.2.1"),
+            ("0xC0.0.02.1", "192.0.2.1"),
+            ("192.0.513", "192.0.2.1"),
+            ("192.513", "192.0.2.1"),
+            ("3221225985", "192.0.2.1"),
+            ("0xc0000201", "192.0.2.1"),
+            ("0300.0.2.1", "192.0.2.1"),
+            ("192.0.2.1.", "192.0.2.1"),
+            ("0", "0.0.0.0"),
+            ("127.1", "127.0.0.1"),
+            ("0:0:0:0:0:0:0:1", "::1"),
+            ("FE80:0:0::1%Eth0", "fe80::1%eth0"),
+            // No addresses, so they stay as they are.
+            ("256.0.0.1", "256.0.0.1"),
+            ("192.0.2.256", "192.0.2.256"),
+            ("192.0.2.1.5", "192.0.2.1.5"),
+            ("4294967296", "4294967296"),
+            ("0x", "0x"),
+            ("08", "08"),
+            ("1.2.", "1.0.0.2"),
+            ("1..2", "1..2"),
+            ("web%lo", "web%lo"),
+            ("192.0.2.1a", "192.0.2.1a"),
+        ] {
+            assert_eq!(
+                HostName::parse(written).unwrap().canonical(),
+                canonical,
+                "{written}"
+            );
+        }
     }
 
     #[test]

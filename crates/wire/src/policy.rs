@@ -1,6 +1,7 @@
 //! The wire between CA and policy server: JSON over HTTPS or a Unix socket, compatible with epithet 0.18 and 0.19.
 
 use crate::connection::{ConnectionFields, null_as_default};
+use crate::limits::GROUNDS_MAX;
 use crate::token::{Token, TokenError};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -99,6 +100,55 @@ pub struct CertParams {
     /// The rule that said yes, for the audit log. Ours only; left out when unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
+    /// Those of the person's groups that the rules know, for the audit log. Ours only; left out when there are none.
+    #[serde(
+        default,
+        deserialize_with = "null_as_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub groups: Vec<String>,
+}
+
+/// The header in which a refusal says on what [`Grounds`] it was made. Ours only.
+pub const GROUNDS_HEADER: &str = "epithet-grounds";
+
+/// On what grounds a login was refused, for the audit log: whom policy took the person for, and which rule said no.
+/// Without it nobody could ask later what other rules would have said.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grounds {
+    /// Who policy says it is.
+    pub identity: String,
+    /// Those of the person's groups that the rules know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    /// The rule that said no, when it was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+}
+
+impl Grounds {
+    /// The header's value: JSON, base64url-encoded. Beyond [`GROUNDS_MAX`] the groups are left out; `None` when even
+    /// that is too long.
+    pub fn to_header(&self) -> Option<String> {
+        let encoded = |grounds: &Self| {
+            let text = URL_SAFE_NO_PAD.encode(serde_json::to_vec(grounds).ok()?);
+            (text.len() <= GROUNDS_MAX).then_some(text)
+        };
+        encoded(self).or_else(|| {
+            encoded(&Self {
+                groups: Vec::new(),
+                ..self.clone()
+            })
+        })
+    }
+
+    /// Reads a header's value; `None` for anything else.
+    pub fn from_header(value: &[u8]) -> Option<Self> {
+        if value.len() > GROUNDS_MAX {
+            return None;
+        }
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(value).ok()?).ok()
+    }
 }
 
 impl CertParams {
@@ -172,6 +222,34 @@ mod tests {
             serde_json::from_str::<PolicyResponse>(&json).unwrap().cert_params,
             params
         );
+    }
+
+    #[test]
+    fn grounds_travel_in_a_header_of_bounded_length() {
+        let grounds = |groups: usize| Grounds {
+            identity: "\u{e4}lice\n".into(),
+            groups: (0..groups).map(|n| format!("{n:09}")).collect(),
+            rule: Some("*.example.com".into()),
+        };
+        let header = grounds(3).to_header().unwrap();
+        assert!(header.bytes().all(|byte| byte.is_ascii_graphic()));
+        assert_eq!(Grounds::from_header(header.as_bytes()), Some(grounds(3)));
+        // As many groups as fit, and one more: then there are none.
+        let fits = (1..)
+            .take_while(|n| grounds(*n).to_header() != grounds(0).to_header())
+            .last()
+            .unwrap();
+        assert!(grounds(fits).to_header().unwrap().len() <= GROUNDS_MAX);
+        let without = grounds(fits + 1).to_header().unwrap();
+        assert_eq!(Grounds::from_header(without.as_bytes()), Some(grounds(0)));
+        let long = Grounds {
+            identity: "x".repeat(GROUNDS_MAX),
+            ..Grounds::default()
+        };
+        assert_eq!(long.to_header(), None);
+        for wrong in [&b""[..], b"e30", b"!", &[b'A'; GROUNDS_MAX + 1]] {
+            assert_eq!(Grounds::from_header(wrong), None);
+        }
     }
 
     #[test]

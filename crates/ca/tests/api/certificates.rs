@@ -176,6 +176,7 @@ impl LocalPolicy for Yes {
                 return Err(PolicyRefusal {
                     status: StatusCode::UNAUTHORIZED,
                     message: String::new(),
+                    grounds: None,
                 });
             }
             Ok(PolicyResponse {

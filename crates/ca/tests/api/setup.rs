@@ -54,6 +54,7 @@ impl LocalPolicy for InProcess {
             decided.map_err(|refusal| PolicyRefusal {
                 status: refusal.status,
                 message: refusal.message,
+                grounds: refusal.grounds,
             })
         })
     }

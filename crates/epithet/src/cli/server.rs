@@ -2,6 +2,7 @@
 
 use super::agent::duration;
 use clap::{Args, Subcommand};
+use epithet_ca::PrincipalPattern;
 use epithet_wire::{HostName, Principal};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -38,6 +39,15 @@ pub(crate) struct IssuingOptions {
     /// No certificate lives longer, whatever policy says [default: 10m]
     #[arg(long, value_name = "DURATION", env = "EPITHET_MAX_TTL", value_parser = duration)]
     pub(crate) max_ttl: Option<Duration>,
+    /// What policy may add to the user who was asked for (`principals:` of a rule), such as prod-*; may be repeated
+    /// [default: nothing]
+    #[arg(
+        long,
+        value_name = "PATTERN",
+        env = "EPITHET_ALLOW_PRINCIPAL",
+        value_delimiter = ','
+    )]
+    pub(crate) allow_principal: Vec<PrincipalPattern>,
     /// Append the audit log to this file instead of stdout: one JSON line a decision, written before a certificate leaves
     #[arg(long, value_name = "FILE", env = "EPITHET_AUDIT_FILE")]
     pub(crate) audit_file: Option<PathBuf>,

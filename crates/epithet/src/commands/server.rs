@@ -8,7 +8,7 @@ mod reload;
 use crate::cli::{CaOptions, Global, IssuingOptions, RuleOptions, ServePolicyOptions, ServerOptions};
 use crate::config::{self, Config};
 use anyhow::{Context, bail};
-use epithet_ca::{AuditLog, Authority, Ceilings, PolicyClient, PolicySource};
+use epithet_ca::{AuditLog, Authority, Ceilings, PolicyClient, PolicySource, PrincipalPattern};
 use epithet_policy::{Document, Lifetime, Policy, ServiceTokens};
 use epithet_serve::{Listen, Settings, Tls};
 use epithet_ssh::CaKey;
@@ -53,6 +53,7 @@ pub(crate) fn ca(global: &Global, options: CaOptions) -> anyhow::Result<ExitCode
     let issuing = Issuing::gather(
         options.issuing,
         section.max_ttl.as_ref().map(|text| text.0.0),
+        section.allow_principal.as_ref().map(|list| list.0.as_slice()),
         &section.audit_file,
         &section.tls_cert,
         &section.tls_key,
@@ -85,12 +86,17 @@ pub(crate) fn policy(global: &Global, options: ServePolicyOptions) -> anyhow::Re
     let http = provider_http(roots.as_deref())?;
     let policy = Arc::new(Policy::new(&document, http)?);
     let reload = Reload {
-        rules: Some(Rules::new(Arc::clone(&policy), global, options.rules)),
+        rules: Some(Rules::new(
+            Arc::clone(&policy),
+            global,
+            options.rules,
+            config.files,
+        )),
         audit: None,
         tls: tls.clone(),
     };
     crate::runtime::run(threads(), |ending| async move {
-        reload.on_hang_up()?;
+        reload.whenever_needed()?;
         let key = ca_keys::public(&ca_pubkey, roots.as_deref()).await?;
         let router = epithet_policy::router(policy, ServiceTokens::new([key]));
         serve(router, &listen, tls, ending).await
@@ -112,10 +118,11 @@ pub(crate) fn server(global: &Global, options: ServerOptions) -> anyhow::Result<
     let document = document(&config, &options.rules)?;
     let policy = Arc::new(Policy::new(&document, provider_http(roots.as_deref())?)?);
     let source = PolicySource::local(InProcess::new(Arc::clone(&policy)));
-    let rules = Rules::new(policy, global, options.rules);
+    let rules = Rules::new(policy, global, options.rules, config.files.clone());
     let issuing = Issuing::gather(
         options.issuing,
         section.max_ttl.as_ref().map(|text| text.0.0),
+        section.allow_principal.as_ref().map(|list| list.0.as_slice()),
         &section.audit_file,
         &section.tls_cert,
         &section.tls_key,
@@ -133,6 +140,7 @@ pub(crate) fn server(global: &Global, options: ServerOptions) -> anyhow::Result<
 /// What CA and combined server were told about issuing and TLS.
 struct Issuing {
     max_ttl: Option<Duration>,
+    allow_principal: Vec<PrincipalPattern>,
     audit_file: Option<PathBuf>,
     tls_cert: Option<PathBuf>,
     tls_key: Option<PathBuf>,
@@ -143,12 +151,17 @@ impl Issuing {
     fn gather(
         flags: IssuingOptions,
         max_ttl: Option<Duration>,
+        allow_principal: Option<&[PrincipalPattern]>,
         audit_file: &Option<PathBuf>,
         tls_cert: &Option<PathBuf>,
         tls_key: &Option<PathBuf>,
     ) -> Self {
         Self {
             max_ttl: flags.max_ttl.or(max_ttl),
+            allow_principal: match flags.allow_principal.as_slice() {
+                [] => allow_principal.unwrap_or_default().to_vec(),
+                flags => flags.to_vec(),
+            },
             audit_file: flags.audit_file.or_else(|| audit_file.clone()),
             tls_cert: flags.tls_cert.or_else(|| tls_cert.clone()),
             tls_key: flags.tls_key.or_else(|| tls_key.clone()),
@@ -167,6 +180,7 @@ fn serve_ca(
     // The request's id in sshd's log is what leads from a login to its audit line.
     let mut ceilings = Ceilings {
         request_in_key_id: true,
+        principals: issuing.allow_principal,
         ..Ceilings::default()
     };
     if let Some(max_ttl) = issuing.max_ttl {
@@ -191,7 +205,7 @@ fn serve_ca(
         tls: tls.clone(),
     };
     crate::runtime::run(threads(), |ending| async move {
-        reload.on_hang_up()?;
+        reload.whenever_needed()?;
         serve(router, listen, tls, ending).await
     })
 }

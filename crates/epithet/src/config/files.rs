@@ -1,7 +1,9 @@
 //! Finding, checking, reading and merging the files.
 
+use super::changes::Files;
 use super::sections::Config;
 use anyhow::{Context, bail};
+use epithet_wire::limits::RULES_FILE_MAX;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use serde_json::Value;
@@ -10,8 +12,6 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// The largest file that is read: rules for ten thousand users are about 1 MiB.
-const FILE_MAX: u64 = 16 * 1024 * 1024;
 /// How long a pipe may take to give a whole configuration: a program may have to decrypt it first.
 const PIPE_DEADLINE: Duration = Duration::from_secs(30);
 /// The extensions, in the order in which a directory's files are read.
@@ -29,6 +29,31 @@ pub(crate) fn home() -> anyhow::Result<PathBuf> {
 ///
 /// With `EPITHET_CONFIG_ONLY=1` only the named file is read: for containers, tests and the demo.
 pub(crate) fn load(named: Option<&Path>) -> anyhow::Result<Config> {
+    let paths = list(named)?;
+    // Before they are read, so that what changes meanwhile is a change.
+    let files = Files::of(&paths);
+    let mut merged = Value::Object(serde_json::Map::new());
+    let mut policy = epithet_policy::Document::default();
+    for path in &paths {
+        let (data, rules) = parse(path, &read(path)?)?;
+        merge(&mut merged, data);
+        policy = policy.merge(rules);
+    }
+    let config: Config = serde_json::from_value(merged).map_err(|error| {
+        anyhow::anyhow!(
+            "the merged configuration is wrong: {}",
+            with_suggestion(&error.to_string())
+        )
+    })?;
+    Ok(Config {
+        policy,
+        files,
+        ..config
+    })
+}
+
+/// The files that [`load`] reads, in that order.
+pub(super) fn list(named: Option<&Path>) -> anyhow::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     if std::env::var_os("EPITHET_CONFIG_ONLY").is_none_or(|value| value != "1") {
         files.extend(files_in(Path::new("/etc/epithet"))?);
@@ -37,18 +62,7 @@ pub(crate) fn load(named: Option<&Path>) -> anyhow::Result<Config> {
         }
     }
     files.extend(named.map(Path::to_owned));
-    let mut merged = Value::Object(serde_json::Map::new());
-    for file in &files {
-        let text = read(file)?;
-        merge(&mut merged, parse(file, &text)?);
-    }
-    let config: Config = serde_json::from_value(merged).map_err(|error| {
-        anyhow::anyhow!(
-            "the merged configuration is wrong: {}",
-            with_suggestion(&error.to_string())
-        )
-    })?;
-    Ok(config)
+    Ok(files)
 }
 
 fn files_in(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
@@ -110,9 +124,9 @@ fn read(path: &Path) -> anyhow::Result<String> {
         );
     }
     let bytes = read_to_the_end(&file).with_context(|| format!("configuration file {shown}"))?;
-    let too_large = u64::try_from(bytes.len()).is_ok_and(|size| size > FILE_MAX);
+    let too_large = u64::try_from(bytes.len()).is_ok_and(|size| size > RULES_FILE_MAX);
     if too_large {
-        bail!("configuration file {shown} is larger than {FILE_MAX} bytes");
+        bail!("configuration file {shown} is larger than {RULES_FILE_MAX} bytes");
     }
     if bytes.is_empty() && !metadata.is_file() {
         bail!("configuration file {shown} is a pipe into which nobody writes");
@@ -123,7 +137,7 @@ fn read(path: &Path) -> anyhow::Result<String> {
 /// Reads a file, or what comes out of a pipe (`--config <(...)`) in time; at most one byte more than is allowed.
 fn read_to_the_end(file: &std::fs::File) -> anyhow::Result<Vec<u8>> {
     let (mut bytes, deadline) = (Vec::new(), Instant::now() + PIPE_DEADLINE);
-    let mut rest = file.take(FILE_MAX + 1);
+    let mut rest = file.take(RULES_FILE_MAX + 1);
     loop {
         match rest.read_to_end(&mut bytes) {
             Ok(_) => return Ok(bytes),
@@ -142,10 +156,11 @@ fn read_to_the_end(file: &std::fs::File) -> anyhow::Result<Vec<u8>> {
 }
 
 /// Reads one file's text. It is read twice: once into the sections, for errors with line and column, and once as plain
-/// data, for merging.
-fn parse(path: &Path, text: &str) -> anyhow::Result<Value> {
+/// data, for merging. Rules are merged as what they are: as plain data, a tag `yes` would be a truth, and a user `0123`
+/// a number.
+fn parse(path: &Path, text: &str) -> anyhow::Result<(Value, epithet_policy::Document)> {
     if text.trim().is_empty() {
-        return Ok(Value::Null);
+        return Ok((Value::Null, epithet_policy::Document::default()));
     }
     let wrong = |error: &serde_saphyr::Error| {
         let place = error
@@ -163,8 +178,12 @@ fn parse(path: &Path, text: &str) -> anyhow::Result<Value> {
             with_suggestion(&problem)
         )
     };
-    serde_saphyr::from_str::<Option<Config>>(text).map_err(|error| wrong(&error))?;
-    serde_saphyr::from_str::<Value>(text).map_err(|error| wrong(&error))
+    let config = serde_saphyr::from_str::<Option<Config>>(text).map_err(|error| wrong(&error))?;
+    let mut data = serde_saphyr::from_str::<Value>(text).map_err(|error| wrong(&error))?;
+    if let Value::Object(sections) = &mut data {
+        sections.remove("policy");
+    }
+    Ok((data, config.unwrap_or_default().policy))
 }
 
 /// Merges `later` into `earlier`: maps key by key, everything else replaced.
@@ -229,6 +248,32 @@ mod tests {
         assert_eq!(
             merged,
             serde_json::json!({"policy": {"users": {"a": ["x"], "b": ["y"]}, "oidc": {"issuer": "j"}}, "verbose": null})
+        );
+    }
+
+    /// As plain data these would be a truth, two numbers and nothing.
+    #[test]
+    fn names_that_look_like_something_else_are_names_in_rules() {
+        let dir = tempfile::tempdir().unwrap();
+        let rules = "policy:\n  users: {0123: [yes], 1e3: [on], no: [~x, 7]}\n  hosts: {12: {allow: {root: [yes, 7]}}}\n";
+        let first = write(dir.path(), "a.yaml", rules);
+        let second = write(dir.path(), "b.yaml", "policy:\n  hosts: {12: {ttl: 1m}}\n");
+        let mut policy = epithet_policy::Document::default();
+        for path in [first, second] {
+            policy = policy.merge(parse(&path, &read(&path).unwrap()).unwrap().1);
+        }
+        let users: Vec<_> = policy
+            .users
+            .iter()
+            .map(|(name, tags)| format!("{name}:{}", tags.join(",")))
+            .collect();
+        assert_eq!(users, ["0123:yes", "1e3:on", "no:~x,7"]);
+        let rule = policy.hosts.values().next().unwrap();
+        assert_eq!(rule.allow.values().next().unwrap(), &["yes", "7"]);
+        assert_eq!(
+            rule.expiration.map(|life| life.get().as_secs()),
+            Some(60),
+            "rules are merged key by key"
         );
     }
 
@@ -334,9 +379,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = write(dir.path(), "a.yaml", "");
         let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
-        file.set_len(FILE_MAX).unwrap();
+        file.set_len(RULES_FILE_MAX).unwrap();
         assert!(read(&path).is_ok());
-        file.set_len(FILE_MAX + 1).unwrap();
+        file.set_len(RULES_FILE_MAX + 1).unwrap();
         let error = read(&path).unwrap_err().to_string();
         assert!(error.contains("larger than"), "{error}");
     }
@@ -345,6 +390,7 @@ mod tests {
     fn an_empty_file_says_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let path = write(dir.path(), "a.yaml", "# nothing yet\n");
-        assert_eq!(parse(&path, &read(&path).unwrap()).unwrap(), Value::Null);
+        let (data, policy) = parse(&path, &read(&path).unwrap()).unwrap();
+        assert_eq!((data, policy), (Value::Null, epithet_policy::Document::default()));
     }
 }

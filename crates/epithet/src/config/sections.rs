@@ -1,7 +1,9 @@
 //! The keys of a configuration file, as they stand there: one section a command, keys named as the flags.
 
+use super::changes::Files;
 use crate::cli::LogFormat;
 use epithet_broker::CaAddress;
+use epithet_ca::PrincipalPattern;
 use epithet_plugin::PluginCommand;
 use epithet_wire::{HostPattern, ProfileName, parse_duration};
 use serde::de::{Error, SeqAccess, Visitor};
@@ -31,6 +33,9 @@ pub(crate) struct Config {
     pub(crate) policy: epithet_policy::Document,
     #[serde(deserialize_with = "empty_as_default")]
     pub(crate) server: ServerSection,
+    /// The files as they were before they were read.
+    #[serde(skip)]
+    pub(crate) files: Files,
 }
 
 /// What concerns every command.
@@ -111,6 +116,7 @@ pub(crate) struct CaSection {
     pub(crate) policy: Option<String>,
     pub(crate) listen: Option<String>,
     pub(crate) max_ttl: Option<Text<DurationText>>,
+    pub(crate) allow_principal: Option<OneOrMany<PrincipalPattern>>,
     pub(crate) audit_file: Option<PathBuf>,
     pub(crate) tls_cert: Option<PathBuf>,
     pub(crate) tls_key: Option<PathBuf>,
@@ -123,6 +129,7 @@ pub(crate) struct ServerSection {
     pub(crate) listen: Option<String>,
     pub(crate) ca_key: Option<PathBuf>,
     pub(crate) max_ttl: Option<Text<DurationText>>,
+    pub(crate) allow_principal: Option<OneOrMany<PrincipalPattern>>,
     pub(crate) audit_file: Option<PathBuf>,
     pub(crate) tls_cert: Option<PathBuf>,
     pub(crate) tls_key: Option<PathBuf>,

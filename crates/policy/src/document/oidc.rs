@@ -21,6 +21,11 @@ pub struct Oidc {
     pub identity_claim: Option<String>,
     /// The claim that lists a person's groups, such as `groups` or `realm_access.roles`.
     pub groups_claim: Option<String>,
+    /// What stands before every identity of this issuer, so that no other issuer can name the same people. Required of
+    /// every issuer of a list but the first; `''` says that this one may name anybody.
+    pub identity_prefix: Option<String>,
+    /// The same for groups; the identity's prefix unless set.
+    pub groups_prefix: Option<String>,
 }
 
 /// The providers whose tokens are believed. Which of them verifies a token is the token's own `iss`.
@@ -59,6 +64,8 @@ impl Oidc {
             scopes: later.scopes.or(self.scopes),
             identity_claim: later.identity_claim.or(self.identity_claim),
             groups_claim: later.groups_claim.or(self.groups_claim),
+            identity_prefix: later.identity_prefix.or(self.identity_prefix),
+            groups_prefix: later.groups_prefix.or(self.groups_prefix),
         }
     }
 }

@@ -59,6 +59,38 @@ pub struct CommandSection {
     pub cache: Option<Span>,
 }
 
+impl IntrospectionSection {
+    pub(super) fn merge(self, later: Self) -> Self {
+        // A secret and a file with one exclude each other, so the later one takes the place of both.
+        let (client_secret, client_secret_file) = match (later.client_secret, later.client_secret_file) {
+            (None, None) => (self.client_secret, self.client_secret_file),
+            later => later,
+        };
+        Self {
+            url: later.url.or(self.url),
+            client_id: later.client_id.or(self.client_id),
+            client_secret,
+            client_secret_file,
+            identity_claim: later.identity_claim.or(self.identity_claim),
+            groups_claim: later.groups_claim.or(self.groups_claim),
+            audience: later.audience.or(self.audience),
+            issuer: later.issuer.or(self.issuer),
+            max_age: later.max_age.or(self.max_age),
+            cache: later.cache.or(self.cache),
+        }
+    }
+}
+
+impl CommandSection {
+    pub(super) fn merge(self, later: Self) -> Self {
+        Self {
+            run: later.run.or(self.run),
+            timeout: later.timeout.or(self.timeout),
+            cache: later.cache.or(self.cache),
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for CommandSection {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(CommandForms)

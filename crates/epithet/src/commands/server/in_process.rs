@@ -31,6 +31,7 @@ impl LocalPolicy for InProcess {
                 .map_err(|refusal| PolicyRefusal {
                     status: refusal.status,
                     message: refusal.message,
+                    grounds: refusal.grounds,
                 })
         })
     }
@@ -53,7 +54,7 @@ async fn readiness(State(policy): State<Arc<Policy>>, request: Request, next: Ne
     let asks = request.uri().path() == "/readyz";
     let response = next.run(request).await;
     if asks && response.status() == StatusCode::OK && policy.reload_failed() {
-        return "ready, with older rules than the file's: the last reload failed\n".into_response();
+        return policy.status().readiness().into_response();
     }
     response
 }

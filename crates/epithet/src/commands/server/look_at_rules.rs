@@ -4,7 +4,7 @@ use crate::cli::{CheckOptions, ExplainOptions, Global};
 use crate::config;
 use anyhow::{Context, bail};
 use epithet_policy::{
-    Allowed, Decision, Document, Explanation, Part, Person, Policy, PolicyError, Rules, TokenKind,
+    Allowed, Decision, Document, Explanation, Part, Person, Policy, PolicyError, Question, Rules, TokenKind,
 };
 use epithet_wire::display::{sanitize_line, sanitize_text};
 use epithet_wire::format_duration;
@@ -64,8 +64,15 @@ pub(crate) fn explain(global: &Global, options: &ExplainOptions) -> anyhow::Resu
     let person = Person {
         identity: options.user.clone(),
         groups: options.group.clone(),
+        ..Person::default()
     };
-    let explanation = rules.explain(&person, &options.host, &options.login);
+    let question = Question {
+        person: &person,
+        host: &options.host,
+        user: &options.login,
+        now: 0,
+    };
+    let explanation = rules.explain(&question);
     let login = format!("{} as {}@{}", person.identity, options.login, options.host);
     print(&render(&explanation, &login)?)?;
     Ok(match explanation.decision {
@@ -141,7 +148,7 @@ fn options_line(options: &BTreeMap<String, String>) -> String {
 }
 
 fn token_kind(document: &Document) -> String {
-    match document.token {
+    match document.token_kind() {
         TokenKind::Oidc => match document.oidc.further.len() {
             0 => "oidc".to_owned(),
             further => format!("oidc ({} issuers)", further + 1),

@@ -1,13 +1,19 @@
 //! SIGHUP: what is in files is read again. What cannot be used is logged, and what was in force stays.
+//!
+//! Rules are read again without it when their files change. They are looked at by time, size and inode, not by waiting
+//! for the system to tell: that sees every way in which files are replaced (an editor, a rename, a link that Kubernetes
+//! moves, a network disk), and a file that is still being written is left alone until it rests.
 
 use crate::cli::{Global, RuleOptions};
-use crate::config;
+use crate::config::{self, Files};
 use anyhow::Context;
 use epithet_ca::AuditLog;
 use epithet_policy::Policy;
 use epithet_serve::Tls;
+use epithet_wire::limits::RULES_WATCH;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::MissedTickBehavior;
 
 /// Everything of a server that comes from files and may change while it runs.
 pub(super) struct Reload {
@@ -21,38 +27,75 @@ pub(super) struct Rules {
     pub(super) policy: Arc<Policy>,
     global: Global,
     flags: RuleOptions,
+    /// The files as they were when the rules were last read, used or not.
+    read: Files,
+    /// The files as they were when they were last looked at.
+    seen: Files,
 }
 
 impl Rules {
-    pub(super) fn new(policy: Arc<Policy>, global: &Global, flags: RuleOptions) -> Self {
-        let global = global.clone();
+    /// `read` are the files that `policy` was made of.
+    pub(super) fn new(policy: Arc<Policy>, global: &Global, flags: RuleOptions, read: Files) -> Self {
         Self {
             policy,
-            global,
+            global: global.clone(),
             flags,
+            seen: read.clone(),
+            read,
         }
     }
 
-    fn read_again(&self) -> anyhow::Result<()> {
+    fn read_again(&mut self) {
+        self.read = self.look();
         let document = config::load(self.global.config.as_deref())
             .and_then(|config| super::document(&config, &self.flags));
-        self.policy.reload(document)
+        match self.policy.reload(document) {
+            Ok(()) => tracing::info!("the rules were read again"),
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::error!(error, "the rules cannot be used; the old ones stay in force");
+            }
+        }
+    }
+
+    /// Reads the rules again if their files changed and have rested since they were last looked at.
+    fn read_if_changed(&mut self) {
+        let now = self.look();
+        let rests = now == self.seen;
+        self.seen = now;
+        if rests && self.seen != self.read {
+            self.read_again();
+        }
+    }
+
+    fn look(&self) -> Files {
+        Files::now(self.global.config.as_deref())
     }
 }
 
 impl Reload {
-    /// Does so at each SIGHUP from now on.
-    pub(super) fn on_hang_up(self) -> anyhow::Result<()> {
+    /// Does so from now on: all of it at each SIGHUP, and the rules when their files change.
+    pub(super) fn whenever_needed(mut self) -> anyhow::Result<()> {
         let mut hang_ups = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+        let mut looks = tokio::time::interval(RULES_WATCH);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         tokio::spawn(async move {
-            while hang_ups.recv().await.is_some() {
-                self.all();
+            loop {
+                tokio::select! {
+                    hang_up = hang_ups.recv() => match hang_up {
+                        Some(()) => self.all(),
+                        None => break,
+                    },
+                    _ = looks.tick(), if self.rules.is_some() => {
+                        self.rules.iter_mut().for_each(Rules::read_if_changed);
+                    }
+                }
             }
         });
         Ok(())
     }
 
-    fn all(&self) {
+    fn all(&mut self) {
         if let Some(audit) = &self.audit {
             match audit.reopen() {
                 Ok(()) => tracing::info!("the audit log was opened again"),
@@ -69,14 +112,8 @@ impl Reload {
                 }
             }
         }
-        if let Some(rules) = &self.rules {
-            match rules.read_again() {
-                Ok(()) => tracing::info!("the rules were read again"),
-                Err(error) => {
-                    let error = format!("{error:#}");
-                    tracing::error!(error, "the rules cannot be used; the old ones stay in force");
-                }
-            }
+        if let Some(rules) = &mut self.rules {
+            rules.read_again();
         }
     }
 }
