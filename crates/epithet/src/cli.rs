@@ -4,6 +4,7 @@ mod agent;
 mod audit;
 mod auth;
 mod demo;
+mod host;
 mod laptop;
 mod server;
 
@@ -14,6 +15,7 @@ pub(crate) use agent::{
 pub(crate) use audit::AuditCommand;
 pub(crate) use auth::{AuthCommand, OidcCommand, OidcOptions, PluginCommand};
 pub(crate) use demo::{DemoCommand, DemoOptions};
+pub(crate) use host::{CaKeyOptions, HostCheckOptions, HostCommand, HostSetupOptions};
 pub(crate) use laptop::{InstallOptions, StatusOptions, StopOptions, UninstallOptions};
 pub(crate) use server::{
     CaOptions, CheckOptions, ExplainOptions, IssuingOptions, PolicyCommand, PolicyOptions, RuleOptions,
@@ -116,7 +118,10 @@ pub(crate) enum Command {
     Policy(Box<PolicyOptions>),
     /// Run CA and policy server in one process
     Server(ServerOptions),
-    /// Check the CA's audit log
+    /// Set up a host that people log in to, and check it
+    #[command(subcommand)]
+    Host(HostCommand),
+    /// Read, follow and check the CA's audit log
     #[command(subcommand)]
     Audit(AuditCommand),
     /// See a whole login on this machine, with nothing configured

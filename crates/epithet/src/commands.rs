@@ -6,6 +6,7 @@ mod audit;
 mod auth_oidc;
 mod background;
 mod demo;
+mod host;
 mod inspect;
 mod plugin;
 mod server;
@@ -49,6 +50,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Some(PolicyCommand::Explain(explain)) => server::explain(&global, &explain),
         },
         Command::Server(options) => server::server(&global, options),
+        Command::Host(command) => host::run(&global, &command),
         Command::Audit(command) => audit::run(&command),
         Command::Demo(options) => demo::run(&global, options),
         Command::Man { directory } => shell::man(&directory),
