@@ -19,6 +19,7 @@ use epithet_wire::display::sanitize_line;
 use epithet_wire::limits::CERTIFICATE_EXPIRY_BUFFER;
 use epithet_wire::{Connection, PluginState, Token, format_duration};
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -91,6 +92,8 @@ struct Inner {
     /// Counts the times everything was forgotten, so that a run begun before brings nothing back.
     epoch: u64,
     run: Option<Arc<Run>>,
+    /// How the next run shall log in, because somebody asked for that while one was under way.
+    next_flow: String,
     storm: StormGuard,
     logins: u64,
     failures: u64,
@@ -148,6 +151,8 @@ struct Run {
     transcript: Transcript,
     waiters: Mutex<usize>,
     cancel: CancellationToken,
+    /// Another run takes its place; who waits for this one waits for that.
+    is_superseded: AtomicBool,
     outcome: watch::Receiver<Option<Result<Lease, LoginError>>>,
 }
 
@@ -266,13 +271,43 @@ impl Login {
                 (run, waiting)
             };
             if waiting.is_some() {
-                return run.outcome().await;
+                let outcome = run.outcome().await;
+                if outcome.is_ok() || !run.is_superseded.load(Ordering::SeqCst) {
+                    return outcome;
+                }
             }
             // That run is being ended: wait until it is gone, then begin again.
             let _ = run.outcome().await;
         }
     }
 
+<<<<<<< HEAD
+=======
+    /// A run of the plugin even if the held token could be reused: for `epithet login`.
+    ///
+    /// When the person wants to log in in a certain way, a run that is under way (its browser shows an error, say) is
+    /// ended; those who wait for it wait for this one.
+    pub(crate) async fn renew(self: &Arc<Self>, asker: &Asker, voice: &Voice) -> Result<Lease, LoginError> {
+        let superseded = {
+            let mut inner = self.inner();
+            inner.held = None;
+            let run = inner.run.clone().filter(|_| !asker.flow.is_empty());
+            if let Some(run) = &run {
+                inner.next_flow.clone_from(&asker.flow);
+                run.is_superseded.store(true, Ordering::SeqCst);
+                run.transcript
+                    .say("epithet: `epithet login` was run elsewhere, so this begins again in another way\n");
+                run.cancel.cancel();
+            }
+            run
+        };
+        if let Some(run) = superseded {
+            let _ = run.outcome().await;
+        }
+        self.lease(None, asker, voice).await
+    }
+
+>>>>>>> 8a46695 (Offer a code when the browser does not come back, and keep refresh tokens from being lost)
     /// The CA answered 401 to this token: it is forgotten, unless a newer one has taken its place. The state stays.
     pub(crate) fn reject(&self, lease: &Lease) {
         let mut inner = self.inner();
@@ -376,15 +411,20 @@ impl Login {
             transcript: Transcript::new(introduction(connection, asker)),
             waiters: Mutex::new(0),
             cancel: self.ending.child_token(),
+            is_superseded: AtomicBool::new(false),
             outcome,
         });
         inner.run = Some(Arc::clone(&run));
         let (login, state, epoch) = (Arc::clone(self), inner.state.clone(), inner.epoch);
-        let (invocation, paste) = (invocation(connection, asker), asker.paste);
+        let invocation = invocation(connection, asker);
+        let flow = match std::mem::take(&mut inner.next_flow) {
+            flow if asker.flow.is_empty() => flow,
+            _ => asker.flow.clone(),
+        };
         let started = Arc::clone(&run);
         tokio::spawn(async move {
-            let result = login.run_plugin(&started, state, invocation, paste).await;
-            let result = login.conclude(epoch, result);
+            let result = login.run_plugin(&started, state, invocation, &flow).await;
+            let result = login.conclude(&started, epoch, result);
             started.transcript.close();
             let _ = sender.send(Some(result));
         });
@@ -396,12 +436,12 @@ impl Login {
         run: &Run,
         state: PluginState,
         invocation: Invocation,
-        paste: bool,
+        flow: &str,
     ) -> Result<Success, LoginError> {
         let runner = self
             .runner(self.limits.deadline, &run.cancel)
             .await?
-            .with_variable("EPITHET_PASTE", if paste { "1" } else { "0" });
+            .with_variable(LOGIN_FLOW, flow);
         let command = runner.command();
         tracing::info!(command = %command, state_bytes = state.len(), "auth plugin started");
         let (sink, mut progress) = progress_channel();
@@ -441,7 +481,12 @@ impl Login {
     }
 
     /// Stores what a successful run brought, or counts a failure; the run is over in the same moment.
-    fn conclude(&self, epoch: u64, result: Result<Success, LoginError>) -> Result<Lease, LoginError> {
+    fn conclude(
+        &self,
+        run: &Run,
+        epoch: u64,
+        result: Result<Success, LoginError>,
+    ) -> Result<Lease, LoginError> {
         let mut inner = self.inner();
         inner.run = None;
         if inner.epoch != epoch {
@@ -470,6 +515,7 @@ impl Login {
                     is_fresh: true,
                 })
             }
+            Err(error) if run.is_superseded.load(Ordering::SeqCst) => Err(error),
             Err(error) => {
                 let said = error.to_string();
                 tracing::warn!(error = %sanitize_line(&said, 2000), "auth plugin failed");
@@ -504,6 +550,8 @@ fn whole_seconds(wait: Duration) -> Duration {
     Duration::from_secs((wait.as_secs() + begun).max(1))
 }
 
+/// How the person wants to log in this time, as the plugin finds it in its environment; empty when it shall choose.
+const LOGIN_FLOW: &str = "EPITHET_LOGIN_FLOW";
 /// After how long a plugin that says nothing is explained to the person who waits.
 const SLOW: Duration = Duration::from_secs(3);
 

@@ -116,7 +116,7 @@ fn a_person_who_cancels_in_chromium_is_told_so_in_both_places_and_ssh_goes_on_wi
     let page = story.browser.page(PATIENCE);
     assert_eq!(page["title"], "The login did not work \u{2013} Epithet");
     let text = page["text"].as_str().expect("a page has text");
-    assert!(text.contains("the login was refused"), "{text}");
+    assert!(text.contains("The login was refused"), "{text}");
     assert!(text.contains("you can try again from there"), "{text}");
     is_a_page_of_ours(&page);
     keep_picture(&story.browser, "failure");

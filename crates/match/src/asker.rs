@@ -24,7 +24,7 @@ pub(crate) fn asker() -> Asker {
         command: asking_command(parent),
         process: parent,
         stderr: can_be_lent(std::io::stderr()),
-        paste: false,
+        flow: String::new(),
     }
 }
 

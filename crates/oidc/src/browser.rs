@@ -60,6 +60,17 @@ pub enum BrowserChoice {
     None,
 }
 
+/// Whether this is a command that somebody named and that can be started to show pages.
+pub fn is_there(choice: &BrowserChoice) -> bool {
+    let BrowserChoice::Command(command) = choice else {
+        return false;
+    };
+    let program = split(command).ok().and_then(|words| words.into_iter().next());
+    let path = std::env::var("PATH").ok();
+    let program = program.and_then(|program| find(&program, path.as_deref()));
+    program.is_some_and(|program| !is_text_browser(&program))
+}
+
 /// Starts a browser with this address and returns at once.
 ///
 /// # Errors
@@ -312,6 +323,24 @@ mod tests {
             open_with(&BrowserChoice::System, &url, variable),
             Err(BrowserError::NoneFound)
         );
+    }
+
+    #[test]
+    fn a_named_browser_is_there_when_it_can_be_started_and_shows_windows() {
+        let home = tempfile::tempdir().unwrap();
+        let mine = script(home.path(), "my browser", "exit 0");
+        let text = script(home.path(), "w3m", "exit 0");
+        let named = |command: String| is_there(&BrowserChoice::Command(command));
+        assert!(named(format!("'{}' --new-window %s", mine.display())));
+        for command in [
+            text.display().to_string(),
+            "/no/such/browser".into(),
+            "'".into(),
+            String::new(),
+        ] {
+            assert!(!named(command.clone()), "{command}");
+        }
+        assert!(!is_there(&BrowserChoice::System) && !is_there(&BrowserChoice::None));
     }
 
     #[test]

@@ -8,6 +8,9 @@ use crate::authorization::{Authorization, Response, ResponseError};
 use crate::options::RedirectHost;
 use crate::page::Page;
 use crate::peer::{self, Peer};
+use epithet_wire::limits::{
+    LOGIN_CONNECTIONS_MAX, LOGIN_PAGE_DEADLINE, LOGIN_REQUEST_DEADLINE, LOGIN_REQUEST_MAX,
+};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -19,14 +22,6 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// Connections served at once. Browsers open a few ahead of need.
-const CONNECTIONS_MAX: usize = 32;
-/// A request's head. An address of 8 000 characters is at the end of what browsers and providers do.
-const HEAD_MAX: usize = 8192;
-/// How long a browser may take to send it.
-const HEAD_DEADLINE: Duration = Duration::from_secs(10);
-/// How long the last page may take to reach the browser before the login ends without it.
-const PAGE_DEADLINE: Duration = Duration::from_secs(2);
 /// How many free ports are tried when another program has the same port on the other loopback address.
 const PORT_ATTEMPTS: usize = 16;
 
@@ -62,6 +57,16 @@ pub(crate) struct Listener {
     path: String,
 }
 
+/// What came to the listener and matters.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// The one answer that belongs to our request.
+    Answer(Answer),
+    /// An answer that belongs to another login: something for the person to know. Any web page can send one, so only the
+    /// first is told.
+    Stray(ResponseError),
+}
+
 /// The answer to our request has come; the browser waits for its page.
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -79,7 +84,7 @@ impl Answer {
     /// Gives the browser its page and waits, briefly, until it has it.
     pub(crate) async fn show(self, page: Page) {
         if self.page.send(page).is_ok() {
-            let _ = timeout(PAGE_DEADLINE, self.written).await;
+            let _ = timeout(LOGIN_PAGE_DEADLINE, self.written).await;
         }
     }
 }
@@ -87,14 +92,14 @@ impl Answer {
 /// Answers until it is dropped; then the port is closed.
 #[derive(Debug)]
 pub(crate) struct Serving {
-    answers: mpsc::Receiver<Answer>,
+    heard: mpsc::Receiver<Heard>,
     tasks: JoinSet<()>,
 }
 
 impl Serving {
-    /// The one answer that belongs to our request. Cancel-safe.
-    pub(crate) async fn answer(&mut self) -> Option<Answer> {
-        self.answers.recv().await
+    /// What comes. Cancel-safe.
+    pub(crate) async fn hear(&mut self) -> Option<Heard> {
+        self.heard.recv().await
     }
 
     /// Closes the port before it returns.
@@ -149,7 +154,7 @@ impl Listener {
 
     /// Starts answering, for this request.
     pub(crate) fn serve(self, authorization: Arc<Authorization>) -> Serving {
-        let (sender, answers) = mpsc::channel(1);
+        let (sender, heard) = mpsc::channel(2);
         let site = Arc::new(Site {
             authority: format!("{}:{}", self.host.as_str(), self.port),
             path: if self.path.is_empty() {
@@ -159,14 +164,15 @@ impl Listener {
             },
             authorization,
             is_answered: AtomicBool::new(false),
-            answers: sender,
-            connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            has_strayed: AtomicBool::new(false),
+            heard: sender,
+            connections: Arc::new(Semaphore::new(LOGIN_CONNECTIONS_MAX)),
         });
         let mut tasks = JoinSet::new();
         for socket in self.sockets {
             tasks.spawn(accept(socket, site.clone()));
         }
-        Serving { answers, tasks }
+        Serving { heard, tasks }
     }
 }
 
@@ -198,7 +204,8 @@ struct Site {
     path: String,
     authorization: Arc<Authorization>,
     is_answered: AtomicBool,
-    answers: mpsc::Sender<Answer>,
+    has_strayed: AtomicBool,
+    heard: mpsc::Sender<Heard>,
     connections: Arc<Semaphore>,
 }
 
@@ -222,23 +229,20 @@ async fn accept(socket: TcpListener, site: Arc<Site>) {
 
 impl Site {
     async fn attend(&self, mut stream: TcpStream, peer: SocketAddr) {
-        let stranger = match stream.local_addr().map(|own| peer::of_connection(own, peer)) {
-            Ok(Peer::Stranger(uid)) => Some(uid),
-            _ => None,
-        };
         // Before anything is read: a stranger is not waited for.
-        if let Some(uid) = stranger {
-            tracing::warn!(
-                uid,
-                "a request to the login's listener came from another user and was refused"
-            );
-            return write(
-                stream,
-                &Page::stray(403, "This request came from another user of this machine."),
-            )
-            .await;
+        match stream.local_addr().map(|own| peer::of_connection(own, peer)) {
+            Ok(Peer::Stranger(uid)) => {
+                tracing::warn!(
+                    uid,
+                    "a request to the login's listener came from another user and was refused"
+                );
+                let page = Page::stray(403, "This request came from another user of this machine.");
+                return write(stream, &page).await;
+            }
+            Ok(Peer::Gone) => return,
+            _ => {}
         }
-        let Ok(Some(head)) = timeout(HEAD_DEADLINE, read_head(&mut stream)).await else {
+        let Ok(Some(head)) = timeout(LOGIN_REQUEST_DEADLINE, read_head(&mut stream)).await else {
             return;
         };
         match self.read_request(&head) {
@@ -282,23 +286,22 @@ impl Site {
         if let Err(error) = &response
             && !error.is_ours()
         {
-            return write(stream, &Page::stray(400, &sentence(error))).await;
+            if !self.has_strayed.swap(true, Ordering::SeqCst) {
+                let _ = self.heard.try_send(Heard::Stray(error.clone()));
+            }
+            return write(stream, &Page::stray(400, &error.to_string())).await;
         }
         if self.is_answered.swap(true, Ordering::SeqCst) {
             return write(stream, &Page::stray(409, "This login has been answered already.")).await;
         }
         let (page, shown) = oneshot::channel();
         let (done, written) = oneshot::channel();
-        if self
-            .answers
-            .send(Answer {
-                response: Some(response),
-                page,
-                written,
-            })
-            .await
-            .is_err()
-        {
+        let answer = Answer {
+            response: Some(response),
+            page,
+            written,
+        };
+        if self.heard.send(Heard::Answer(answer)).await.is_err() {
             return;
         }
         let page = shown
@@ -309,16 +312,6 @@ impl Site {
     }
 }
 
-fn sentence(error: &ResponseError) -> String {
-    let text = error.to_string();
-    let mut characters = text.chars();
-    characters
-        .next()
-        .map(|first| first.to_uppercase().chain(characters).collect::<String>())
-        .unwrap_or_default()
-        + "."
-}
-
 /// Everything up to the empty line, or nothing when it is too long or not text.
 async fn read_head(stream: &mut TcpStream) -> Option<String> {
     let mut head = Vec::with_capacity(1024);
@@ -327,11 +320,14 @@ async fn read_head(stream: &mut TcpStream) -> Option<String> {
         if stream.read_buf(&mut head).await.ok()? == 0 {
             return None;
         }
-        if let Some(end) = head[seen..].windows(4).position(|window| window == b"\r\n\r\n") {
-            head.truncate(seen + end);
+        let end = head[seen..].windows(4).position(|window| window == b"\r\n\r\n");
+        if let Some(end) = end.map(|end| seen + end)
+            && end + 4 <= LOGIN_REQUEST_MAX
+        {
+            head.truncate(end);
             return String::from_utf8(head).ok();
         }
-        if head.len() > HEAD_MAX {
+        if head.len() > LOGIN_REQUEST_MAX {
             write_to(stream, &Page::stray(400, "This request is too long.")).await;
             return None;
         }
@@ -355,5 +351,5 @@ async fn write_to(stream: &mut TcpStream, page: &Page) {
         }
         io::Result::Ok(())
     };
-    let _ = timeout(PAGE_DEADLINE / 2, written).await;
+    let _ = timeout(LOGIN_PAGE_DEADLINE / 2, written).await;
 }

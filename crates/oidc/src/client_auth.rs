@@ -113,15 +113,15 @@ impl ClientKey {
         Ok(Self { key, key_id })
     }
 
-    /// "I am this client, for this endpoint, now" (RFC 7523 section 3).
-    fn assertion(&self, client_id: &str, audience: &Url) -> Result<String, NoRandomness> {
+    /// "I am this client, for this audience, now" (RFC 7523 section 3).
+    fn assertion(&self, client_id: &str, audience: &str) -> Result<String, NoRandomness> {
         let now = clock::unix_now();
         let mut header = serde_json::json!({"alg": self.key.algorithm(), "typ": "JWT"});
         if let Some(key_id) = &self.key_id {
             header["kid"] = key_id.as_str().into();
         }
         let claims = serde_json::json!({
-            "iss": client_id, "sub": client_id, "aud": audience.as_str(),
+            "iss": client_id, "sub": client_id, "aud": audience,
             "jti": random::text()?, "iat": now, "nbf": now, "exp": now + ASSERTION_LIFE,
         });
         let encode = |part: &serde_json::Value| URL_SAFE_NO_PAD.encode(part.to_string());
@@ -236,12 +236,26 @@ pub(crate) fn credentials(
             form.push(("client_assertion_type".to_owned(), KIND.to_owned()));
             form.push((
                 "client_assertion".to_owned(),
-                key.assertion(&options.client_id, endpoint)?,
+                key.assertion(&options.client_id, assertion_audience(options, endpoint))?,
             ));
         }
         _ => {}
     }
     Ok(Credentials { form, authorization })
+}
+
+/// Whom an assertion is for: the provider by its name, which is the one thing no document of anybody else can change
+/// (draft-ietf-oauth-rfc7523bis section 4); Okta wants the address that is asked.
+fn assertion_audience<'a>(options: &'a LoginOptions, endpoint: &'a Url) -> &'a str {
+    let is_okta = endpoint.host_str().is_some_and(|host| {
+        [".okta.com", ".oktapreview.com"]
+            .iter()
+            .any(|okta| host.ends_with(okta))
+    });
+    match is_okta {
+        true => endpoint.as_str(),
+        false => options.issuer.as_str(),
+    }
 }
 
 #[cfg(test)]
@@ -269,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn an_assertion_is_signed_with_the_clients_key_for_this_endpoint() {
+    fn an_assertion_is_signed_with_the_clients_key_for_this_provider() {
         let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         let rsa = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
         let public = RsaPublicKeyComponents::<Vec<u8>>::from(rsa.public_key());
@@ -291,13 +305,13 @@ mod tests {
                 json!({"kty": "OKP", "crv": "Ed25519", "x": encode(ed.public_key().as_ref())}),
             ),
         ];
-        let endpoint = Url::parse("https://idp.example/token").unwrap();
+        let issuer = "https://idp.example";
         for (der, mut jwk) in keys {
             let key = ClientKey::from_pem(&pem(&der), Some("k1".into())).unwrap();
-            let assertion = key.assertion("ssh-login", &endpoint).unwrap();
+            let assertion = key.assertion("ssh-login", issuer).unwrap();
             jwk["kid"] = "k1".into();
             let set = KeySet::parse(json!({"keys": [jwk]}).to_string().as_bytes()).unwrap();
-            let expected = Expectation::new("ssh-login", endpoint.as_str(), &Algorithm::ALL);
+            let expected = Expectation::new("ssh-login", issuer, &Algorithm::ALL);
             let claims = verify(assertion.as_bytes(), &set, &expected, clock::unix_now()).unwrap();
             assert_eq!(
                 (claims.subject.as_str(), claims.expires_at - claims.issued_at),

@@ -138,7 +138,8 @@ pub(crate) async fn wait(
                 "authorization_pending" => {}
                 "slow_down" => pace.slow_down(),
                 "expired_token" => return Err(DeviceError::Expired),
-                "access_denied" => return Err(DeviceError::Denied(refusal)),
+                // The second is Entra's word for it.
+                "access_denied" | "authorization_declined" => return Err(DeviceError::Denied(refusal)),
                 _ => return Err(DeviceError::Endpoint(TokenEndpointError::Refused(refusal))),
             },
             // The provider is unwell, or the network is: ask less often, the code lives on.

@@ -89,10 +89,11 @@ impl Surroundings {
     }
 }
 
-/// The flows to try, in this order. What worked last time comes first where it still can.
+/// The flows to try, in this order. What was tried in vain before comes last, and yet comes: somebody may have
+/// mended it.
 pub fn order(
     choice: FlowChoice,
-    worked: Option<Flow>,
+    in_vain: &[Flow],
     surroundings: Surroundings,
     provider: &Provider,
 ) -> Vec<Flow> {
@@ -106,13 +107,10 @@ pub fn order(
         Flow::Device => provider.device_authorization_endpoint.is_some(),
         Flow::Paste => has_code,
     };
-    let usual = [Flow::Browser, Flow::Device, Flow::Paste];
-    let mut flows: Vec<Flow> = Vec::new();
-    for flow in worked.into_iter().chain(usual).filter(possible) {
-        if !flows.contains(&flow) {
-            flows.push(flow);
-        }
-    }
+    let mut flows = [Flow::Browser, Flow::Device, Flow::Paste].to_vec();
+    flows.retain(possible);
+    // A stable sort: the usual order within those that may work, and within the others.
+    flows.sort_by_key(|flow| in_vain.contains(flow));
     flows
 }
 
@@ -150,22 +148,23 @@ mod tests {
         };
         let auto = FlowChoice::Auto;
         let cases = [
-            (auto, None, desk, true, &[Browser, Device, Paste][..]),
-            (auto, None, desk, false, &[Browser, Paste]),
-            (auto, None, remote, true, &[Device, Paste]),
-            (auto, None, remote, false, &[Paste]),
-            (auto, None, bare, true, &[Device, Paste]),
-            (auto, Some(Paste), remote, true, &[Paste, Device]),
-            (auto, Some(Device), desk, true, &[Device, Browser, Paste]),
-            (auto, Some(Device), desk, false, &[Browser, Paste]),
-            (auto, Some(Browser), remote, true, &[Device, Paste]),
-            (FlowChoice::Only(Device), Some(Paste), desk, false, &[Device]),
+            (auto, &[][..], desk, true, &[Browser, Device, Paste][..]),
+            (auto, &[], desk, false, &[Browser, Paste]),
+            (auto, &[], remote, true, &[Device, Paste]),
+            (auto, &[], remote, false, &[Paste]),
+            (auto, &[], bare, true, &[Device, Paste]),
+            (auto, &[Device], remote, true, &[Paste, Device]),
+            (auto, &[Browser], desk, true, &[Device, Paste, Browser]),
+            (auto, &[Browser], desk, false, &[Paste, Browser]),
+            (auto, &[Browser], remote, true, &[Device, Paste]),
+            (auto, &[Paste, Browser], desk, true, &[Device, Browser, Paste]),
+            (FlowChoice::Only(Device), &[Device], desk, false, &[Device]),
         ];
-        for (choice, worked, surroundings, has_device, expected) in cases {
-            let found = order(choice, worked, surroundings, &provider(has_device));
+        for (choice, in_vain, surroundings, has_device, expected) in cases {
+            let found = order(choice, in_vain, surroundings, &provider(has_device));
             assert_eq!(
                 found, expected,
-                "{choice:?} {worked:?} {surroundings:?} {has_device}"
+                "{choice:?} {in_vain:?} {surroundings:?} {has_device}"
             );
         }
     }

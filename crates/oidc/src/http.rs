@@ -13,9 +13,6 @@ use std::sync::OnceLock;
 use std::time::Duration;
 use url::{Host, Url};
 
-/// How many redirects a document may take.
-const REDIRECTS_MAX: usize = 3;
-
 /// Why a provider did not answer, or not usefully. The address is in every message; nothing secret is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
@@ -131,7 +128,7 @@ impl Http {
     /// Fetches a document, following redirects within its origin; `etag` makes the request conditional.
     pub(crate) async fn get(&self, url: &Url, etag: Option<&str>) -> Result<Reply, FetchError> {
         let mut url = url.clone();
-        for _ in 0..=REDIRECTS_MAX {
+        for _ in 0..=limits::OIDC_REDIRECTS_MAX {
             let mut request = self
                 .client(&url)?
                 .get(url.clone())

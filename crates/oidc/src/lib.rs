@@ -39,6 +39,7 @@ mod state;
 pub mod token_endpoint;
 mod ui;
 mod verifier;
+mod waiting;
 
 pub use authorization::ResponseError;
 pub use callback::ListenError;

@@ -12,7 +12,7 @@ use crate::id_token::TokenError;
 use crate::options::{LoginOptions, OptionsError};
 use crate::provider::ProviderError;
 use crate::random::NoRandomness;
-use crate::session::{Refresh, Session};
+use crate::session::{Refresh, Session, Verified};
 use crate::state::Saved;
 use crate::token_endpoint::{Refusal, TokenEndpointError};
 use crate::ui::{LoginUi, Notice};
@@ -69,7 +69,7 @@ pub enum LoginError {
     #[error("the code was not entered in time; start again")]
     CodeExpired,
     /// Nobody logged in.
-    #[error("nobody logged in within {seconds} s")]
+    #[error("nobody logged in within {seconds} s (--timeout)")]
     TimedOut {
         /// The limit, from `--timeout`.
         seconds: u64,
@@ -112,10 +112,19 @@ async fn run(options: &LoginOptions, state: &[u8], ui: &mut dyn LoginUi) -> Resu
     session.ask_the_person(ui).await
 }
 
+/// A flow that worked.
+pub(crate) struct LoggedIn {
+    pub(crate) verified: Verified,
+    /// How it worked: while one flow waits, another may be offered and be quicker.
+    pub(crate) flow: Flow,
+}
+
 /// Why a flow ended without a token.
 pub(crate) enum FlowError {
-    /// This one is not possible here; another may be.
+    /// The provider does not allow this one; another may be.
     Unsuitable(String),
+    /// This one is not possible here and now; another may be.
+    NotHere(String),
     Final(LoginError),
 }
 
@@ -131,7 +140,7 @@ impl Session<'_> {
         let mut reasons = Vec::new();
         let mut flows = flow::order(
             self.options.flow,
-            self.saved.flow,
+            &self.saved.in_vain,
             self.options.surroundings,
             &self.provider,
         );
@@ -139,20 +148,35 @@ impl Session<'_> {
         while let Some(flow) = flows.pop() {
             let result = match flow {
                 Flow::Device => self.log_in_with_a_code(ui).await,
-                Flow::Browser | Flow::Paste => self.log_in_with_a_browser(ui, flow).await,
+                Flow::Browser | Flow::Paste => {
+                    let may_offer_a_code = flow == Flow::Browser && flows.contains(&Flow::Device);
+                    self.log_in_with_a_browser(ui, flow, may_offer_a_code).await
+                }
             };
-            match result {
-                Ok(verified) => return self.finish(&verified, How::LoggedIn(flow)),
+            let why = match result {
+                Ok(LoggedIn {
+                    verified,
+                    flow: worked,
+                }) => {
+                    if worked != flow {
+                        self.was_in_vain(flow);
+                    }
+                    self.saved.in_vain.retain(|one| *one != worked);
+                    return self.finish(&verified, How::LoggedIn(worked));
+                }
                 Err(FlowError::Final(error)) => return Err(error),
+                Err(FlowError::NotHere(why)) => why,
                 Err(FlowError::Unsuitable(why)) => {
-                    ui.show(&Notice::Note(format!("The {flow} login is not possible: {why}.")));
-                    reasons.push(format!("{flow}: {why}"));
+                    self.was_in_vain(flow);
                     // With a browser here or elsewhere, the provider is asked the same question.
                     if flow != Flow::Device {
                         flows.retain(|next| *next == Flow::Device);
                     }
+                    why
                 }
-            }
+            };
+            ui.show(&Notice::Note(format!("The {flow} login is not possible: {why}.")));
+            reasons.push(format!("{flow}: {why}"));
         }
         if reasons.is_empty() {
             reasons.push("the provider has neither an authorization nor a device endpoint".to_owned());
@@ -168,6 +192,13 @@ impl Session<'_> {
                 Err(OptionsError::Flow { flow, reason }.into())
             }
             (FlowChoice::Auto, reasons) => Err(LoginError::NoFlow(reasons)),
+        }
+    }
+
+    /// Remembers that the next login had better begin in another way.
+    fn was_in_vain(&mut self, flow: Flow) {
+        if !self.saved.in_vain.contains(&flow) {
+            self.saved.in_vain.push(flow);
         }
     }
 }

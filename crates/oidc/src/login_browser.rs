@@ -1,23 +1,27 @@
 //! Logging in with a browser, here or elsewhere: authorization code and PKCE.
 
 use crate::authorization::{Authorization, Response, ResponseError};
-use crate::callback::{Answer, Listener, Serving};
+use crate::callback::Listener;
 use crate::flow::{Flow, FlowChoice};
-use crate::login::{FlowError, LoginError};
+use crate::login::{FlowError, LoggedIn, LoginError};
 use crate::page::Page;
 use crate::session::{FirstToken, Session, Verified};
 use crate::token_endpoint;
 use crate::ui::{LoginUi, Notice};
+use crate::waiting::Came;
 use std::sync::Arc;
 use url::Url;
 
 impl Session<'_> {
     /// Authorization code with PKCE: the browser comes back to our listener, or the person brings the address.
+    ///
+    /// With `may_offer_a_code`, a person whose browser does not come back is shown a code after a while.
     pub(crate) async fn log_in_with_a_browser(
         &mut self,
         ui: &mut dyn LoginUi,
         flow: Flow,
-    ) -> Result<Verified, FlowError> {
+        may_offer_a_code: bool,
+    ) -> Result<LoggedIn, FlowError> {
         let Some(endpoint) = self.provider.authorization_endpoint.clone() else {
             return Err(FlowError::Unsuitable(
                 "the provider has no authorization endpoint".to_owned(),
@@ -28,7 +32,7 @@ impl Session<'_> {
             match Listener::bind(options.redirect_host, &options.ports, &options.redirect_path).await {
                 Ok(listener) => listener,
                 Err(error) if options.flow == FlowChoice::Auto => {
-                    return Err(FlowError::Unsuitable(error.to_string()));
+                    return Err(FlowError::NotHere(error.to_string()));
                 }
                 Err(error) => return Err(error.into()),
             };
@@ -53,7 +57,12 @@ impl Session<'_> {
                     false
                 }
             };
-            ui.show(&Notice::Browser { url, is_open });
+            let code_after = may_offer_a_code.then_some(options.other_way_after);
+            ui.show(&Notice::Browser {
+                url,
+                is_open,
+                code_after,
+            });
         } else if let Ok(deliver_to) = Url::parse(&own_address) {
             ui.show(&Notice::Paste {
                 url,
@@ -62,8 +71,24 @@ impl Session<'_> {
             });
         }
 
-        let (response, browser) = wait_for_response(&mut serving, &authorization, ui).await;
-        let result = self.redeem(response, &authorization).await;
+        let came = self
+            .wait_for_the_person(&mut serving, &authorization, ui, flow, may_offer_a_code)
+            .await;
+        let (result, browser) = match came {
+            Came::Response(response, browser) => {
+                let verified = self.redeem(response, &authorization).await;
+                (verified.map(|verified| LoggedIn { verified, flow }), browser)
+            }
+            Came::Tokens(tokens) => {
+                let verified = self.verify(tokens, Some(FirstToken { nonce: None }), None).await;
+                let logged_in = |verified| LoggedIn {
+                    verified,
+                    flow: Flow::Device,
+                };
+                (verified.map(logged_in).map_err(FlowError::from), None)
+            }
+            Came::Refusal(refusal) => (Err(LoginError::Refused(refusal).into()), None),
+        };
         if let Some(browser) = browser {
             browser.show(last_page(&result)).await;
         }
@@ -104,40 +129,10 @@ impl Session<'_> {
     }
 }
 
-/// Waits for the browser to come back, or for the person to paste the address on which it ended elsewhere.
-async fn wait_for_response(
-    serving: &mut Serving,
-    authorization: &Authorization,
-    ui: &mut dyn LoginUi,
-) -> (Result<Response, ResponseError>, Option<Answer>) {
-    let mut can_paste = true;
-    loop {
-        tokio::select! {
-            Some(mut answer) = serving.answer() => return (answer.take_response(), Some(answer)),
-            pasted = ui.pasted(), if can_paste => match pasted {
-                None => can_paste = false,
-                Some(text) => match authorization.read_response(query_of(&text)) {
-                    Err(error) if !error.is_ours() => {
-                        ui.show(&Notice::Note(format!("That is not it: {error}. Paste the whole address on which the browser ended.")));
-                    }
-                    response => return (response, None),
-                },
-            },
-        }
-    }
-}
-
-/// The query of a pasted address, or the text itself when somebody pasted only the query.
-fn query_of(text: &str) -> &str {
-    let text = text.trim();
-    let text = text.split_once('?').map_or(text, |(_, query)| query);
-    text.split_once('#').map_or(text, |(query, _)| query)
-}
-
-fn last_page(result: &Result<Verified, FlowError>) -> Page {
+fn last_page(result: &Result<LoggedIn, FlowError>) -> Page {
     match result {
-        Ok(verified) => {
-            let claims = verified.claims.as_ref();
+        Ok(logged_in) => {
+            let claims = logged_in.verified.claims.as_ref();
             let name = claims.and_then(|claims| {
                 let name = || claims.raw.get("name").and_then(|name| name.as_str());
                 claims.email.as_deref().or_else(name)
@@ -147,24 +142,7 @@ fn last_page(result: &Result<Verified, FlowError>) -> Page {
                     .as_deref(),
             )
         }
-        Err(FlowError::Unsuitable(why)) => Page::failure(why),
+        Err(FlowError::Unsuitable(why) | FlowError::NotHere(why)) => Page::failure(why),
         Err(FlowError::Final(error)) => Page::failure(&error.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pasted_address_is_understood_in_whatever_form() {
-        for text in [
-            "http://127.0.0.1:7/callback?code=a&state=b",
-            "  https://elsewhere.example/cb?code=a&state=b#_=_\n",
-            "?code=a&state=b",
-            "code=a&state=b",
-        ] {
-            assert_eq!(query_of(text), "code=a&state=b", "{text}");
-        }
     }
 }

@@ -1,15 +1,16 @@
 //! Logging in with a code on another device.
 
 use crate::device::{self, DeviceError};
+use crate::flow::Flow;
 use crate::http::FetchError;
-use crate::login::{FlowError, LoginError};
-use crate::session::{FirstToken, Session, Verified};
+use crate::login::{FlowError, LoggedIn, LoginError};
+use crate::session::{FirstToken, Session};
 use crate::token_endpoint::TokenEndpointError;
 use crate::ui::{LoginUi, Notice};
 
 impl Session<'_> {
     /// A code that the person enters on any device.
-    pub(crate) async fn log_in_with_a_code(&mut self, ui: &mut dyn LoginUi) -> Result<Verified, FlowError> {
+    pub(crate) async fn log_in_with_a_code(&mut self, ui: &mut dyn LoginUi) -> Result<LoggedIn, FlowError> {
         let Some(endpoint) = self.provider.device_authorization_endpoint.clone() else {
             return Err(FlowError::Unsuitable(
                 "the provider has no device endpoint".to_owned(),
@@ -30,12 +31,7 @@ impl Session<'_> {
             }
             Err(error) => return Err(error.into()),
         };
-        ui.show(&Notice::DeviceCode {
-            user_code: code.user_code.clone(),
-            verification_uri: code.verification_uri.clone(),
-            complete: code.complete.clone(),
-            expires_in: code.expires_in,
-        });
+        ui.show(&Notice::code(&code));
         let endpoint = self.token_endpoint()?;
         let tokens = match device::wait(self.options, self.auth, &endpoint, &code).await {
             Ok(tokens) => tokens,
@@ -51,8 +47,12 @@ impl Session<'_> {
             Err(DeviceError::Denied(refusal)) => return Err(LoginError::Refused(refusal).into()),
             Err(DeviceError::Endpoint(error)) => return Err(error.into()),
         };
-        Ok(self
+        let verified = self
             .verify(tokens, Some(FirstToken { nonce: None }), None)
-            .await?)
+            .await?;
+        Ok(LoggedIn {
+            verified,
+            flow: Flow::Device,
+        })
     }
 }

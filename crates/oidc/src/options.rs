@@ -141,6 +141,8 @@ pub struct LoginOptions {
     pub extra_parameters: Vec<(String, String)>,
     /// How long the whole login may take.
     pub timeout: Duration,
+    /// How long a browser may be away before a code for another device is offered, when the flow is not fixed.
+    pub other_way_after: Duration,
 }
 
 impl LoginOptions {
@@ -169,6 +171,7 @@ impl LoginOptions {
             acr_values: None,
             extra_parameters: Vec::new(),
             timeout: TIMEOUT,
+            other_way_after: epithet_wire::limits::LOGIN_OTHER_WAY,
         }
     }
 

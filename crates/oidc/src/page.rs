@@ -68,7 +68,7 @@ impl Page {
             status: 200,
             title: "The login did not work".to_owned(),
             message: "Your terminal says more. Nothing was changed; you can try again from there.".to_owned(),
-            detail: Some(detail.to_owned()),
+            detail: Some(sentence(detail)),
             is_good: false,
         }
     }
@@ -79,7 +79,7 @@ impl Page {
             status,
             title: "Not part of this login".to_owned(),
             message: "The login in your terminal is still waiting for its own answer.".to_owned(),
-            detail: Some(detail.to_owned()),
+            detail: Some(sentence(detail)),
             is_good: false,
         }
     }
@@ -130,6 +130,15 @@ impl Page {
         }
         response.into_bytes()
     }
+}
+
+/// Words of an error that stand for themselves: with a capital at the beginning.
+pub(crate) fn sentence(text: &str) -> String {
+    let mut characters = text.chars();
+    characters
+        .next()
+        .map(|first| first.to_uppercase().chain(characters).collect())
+        .unwrap_or_default()
 }
 
 /// Text that cannot be anything but text, in content and in attributes.

@@ -9,6 +9,7 @@ use crate::jwks::{KeyError, KeySet};
 use crate::key_cache::fetch_keys;
 use crate::login::{How, LoginError, Outcome};
 use crate::options::{LoginOptions, TokenKind};
+use crate::page::sentence;
 use crate::provider::{Provider, ProviderError};
 use crate::secret::Secret;
 use crate::state::{Kept, Saved};
@@ -78,6 +79,11 @@ impl<'o> Session<'o> {
             ("refresh_token", refresh_token.expose()),
         ];
         let endpoint = self.token_endpoint()?;
+        // A refresh token may be good for one use only. So first the keys, without which its successor would be lost.
+        if self.options.token == TokenKind::Id {
+            let known = self.saved.keys.take();
+            self.keys = Some(self.keys_at_hand(known.as_ref()).await?);
+        }
         let mut result = token_endpoint::request(self.options, self.auth, &endpoint, &grant).await;
         if matches!(result, Err(TokenEndpointError::Unavailable(_)))
             && let Some(endpoint) = self.moved_from(&endpoint).await
@@ -102,7 +108,7 @@ impl<'o> Session<'o> {
         let verified = match self.verify(tokens, None, previous.as_ref()).await {
             // Whoever this is for now, it is not the login that we remember.
             Err(LoginError::Token(error @ TokenError::Changed(_))) => {
-                return Ok(Refresh::Over(sentence(&error)));
+                return Ok(Refresh::Over(sentence(&error.to_string())));
             }
             result => result?,
         };
@@ -123,12 +129,13 @@ impl<'o> Session<'o> {
             };
         };
         let id_token = id_token.expose().as_bytes();
-        let known = self
-            .keys
-            .take()
-            .map(|(_, document)| document)
-            .or_else(|| self.saved.keys.clone());
-        let (mut keys, mut document) = self.fetch_keys(known.as_ref()).await?;
+        let (mut keys, mut document) = match self.keys.take() {
+            Some(keys) => keys,
+            None => {
+                let known = self.saved.keys.take();
+                self.keys_at_hand(known.as_ref()).await?
+            }
+        };
         let algorithms = self.provider.algorithms.clone();
         let expected = Expectation {
             nonce: first.as_ref().and_then(|first| first.nonce),
@@ -152,6 +159,21 @@ impl<'o> Session<'o> {
         fetch_keys(&self.options.http, &self.provider, known, clock::unix_now()).await
     }
 
+    /// The provider's keys; those of the last run when they are fresh, or when the provider does not give them out now
+    /// and they are not older than a day.
+    async fn keys_at_hand(&self, known: Option<&Document>) -> Result<(KeySet, Document), ProviderError> {
+        match (self.fetch_keys(known).await, known) {
+            (Err(ProviderError::Fetch(error)), Some(known)) if known.is_usable(clock::unix_now()) => {
+                tracing::warn!(%error, "provider keys cannot be fetched, using the last ones");
+                let keys = KeySet::parse(known.body.as_bytes()).map_err(|error| {
+                    ProviderError::Keys(error, crate::http::shown(&self.provider.jwks_uri))
+                })?;
+                Ok((keys, known.clone()))
+            }
+            (result, _) => result,
+        }
+    }
+
     /// What is given out and what is remembered.
     pub(crate) fn finish(&self, verified: &Verified, how: How) -> Result<Outcome, LoginError> {
         let (token, name) = match self.options.token {
@@ -172,6 +194,7 @@ impl<'o> Session<'o> {
                 How::LoggedIn(flow) => Some(flow),
                 How::Refreshed => None,
             },
+            in_vain: &self.saved.in_vain,
             discovery: &self.discovery,
             keys: self
                 .keys
@@ -213,13 +236,4 @@ impl<'o> Session<'o> {
         };
         Ok(self.provider.token_endpoint.clone().ok_or_else(missing)?)
     }
-}
-
-fn sentence(error: &TokenError) -> String {
-    let text = error.to_string();
-    let mut characters = text.chars();
-    characters
-        .next()
-        .map(|first| first.to_uppercase().chain(characters).collect())
-        .unwrap_or_default()
 }

@@ -47,6 +47,8 @@ struct Memory {
     nonce: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     flow: Option<Flow>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    in_vain: Vec<Flow>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     discovery: Option<Document>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -59,7 +61,10 @@ pub(crate) struct Saved {
     pub(crate) refresh_token: Option<Secret>,
     pub(crate) access_token: Option<Secret>,
     pub(crate) previous: Option<Previous>,
+    /// How the person logged in.
     pub(crate) flow: Option<Flow>,
+    /// What was tried in vain before that, and has not worked since.
+    pub(crate) in_vain: Vec<Flow>,
     pub(crate) discovery: Option<Document>,
     pub(crate) keys: Option<Document>,
 }
@@ -70,7 +75,9 @@ pub(crate) struct Kept<'k> {
     pub(crate) claims: Option<&'k Claims>,
     /// The nonce of the login, unless this was a refresh.
     pub(crate) nonce: Option<&'k str>,
+    /// How the person logged in, unless this was a refresh.
     pub(crate) flow: Option<Flow>,
+    pub(crate) in_vain: &'k [Flow],
     pub(crate) discovery: &'k Document,
     pub(crate) keys: Option<&'k Document>,
     pub(crate) now: u64,
@@ -109,6 +116,7 @@ impl Saved {
                 nonce: memory.nonce,
             }),
             flow: memory.flow,
+            in_vain: memory.in_vain,
             discovery: memory.discovery,
             keys: memory.keys,
             ..saved
@@ -152,6 +160,7 @@ impl Saved {
                     .map(str::to_owned)
                     .or_else(|| previous.and_then(|it| it.nonce.clone())),
                 flow: kept.flow.or(self.flow),
+                in_vain: kept.in_vain.to_vec(),
                 discovery: Some(kept.discovery.clone()),
                 keys: kept.keys.cloned(),
             }),
@@ -220,6 +229,7 @@ mod tests {
             claims: None,
             nonce: None,
             flow: Some(Flow::Device),
+            in_vain: &[Flow::Browser],
             discovery: &discovery,
             keys: None,
             now: 1_786_000_000,
@@ -262,7 +272,10 @@ mod tests {
         assert_eq!(kept.refresh_token.as_ref().unwrap().expose(), "r1");
         let rotated = Saved::read(&write(&kept, &tokens(Some("r2"))), &options);
         assert_eq!(rotated.refresh_token.unwrap().expose(), "r2");
-        assert_eq!(rotated.flow, Some(Flow::Device));
+        assert_eq!(
+            (rotated.flow, rotated.in_vain),
+            (Some(Flow::Device), vec![Flow::Browser])
+        );
         assert_eq!(rotated.discovery, Some(document()));
     }
 

@@ -1,6 +1,7 @@
 //! What a login has to say to the person, and what it needs from them. The binary decides how it looks.
 
 use crate::browser::BrowserError;
+use crate::device::DeviceCode;
 use std::fmt;
 use std::pin::Pin;
 use std::time::Duration;
@@ -15,6 +16,15 @@ pub enum Notice {
         url: Url,
         /// Whether a browser was started with it.
         is_open: bool,
+        /// After how long a code for another device is offered, if nothing came back by then.
+        code_after: Option<Duration>,
+    },
+    /// The browser has not come back for a while. A [`Notice::DeviceCode`] follows when there can be one.
+    Silence {
+        /// Where the provider was asked to send it.
+        redirect_uri: String,
+        /// Whether a code for another device is asked for now.
+        has_code: bool,
     },
     /// Log in at this address in any browser, and bring the address back on which it ends.
     Paste {
@@ -43,14 +53,38 @@ pub enum Notice {
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Browser { url, is_open: true } => {
+            Self::Browser {
+                url,
+                is_open,
+                code_after,
+            } => {
+                f.write_str(match is_open {
+                    true => "A browser window should have opened. If not, log in here:\n",
+                    false => "Log in here, in a browser on this machine:\n",
+                })?;
+                write!(f, "  {url}")?;
+                if let Some(after) = code_after {
+                    let seconds = after.as_secs();
+                    write!(
+                        f,
+                        "\nIf its page shows an error, wait: after {seconds} s you get a code for another device."
+                    )?;
+                }
+                Ok(())
+            }
+            Self::Silence {
+                redirect_uri,
+                has_code,
+            } => {
+                f.write_str("The browser has not come back yet. If its page says that the redirect address is wrong, have\n")?;
                 write!(
                     f,
-                    "A browser window should have opened. If not, log in here:\n  {url}"
-                )
-            }
-            Self::Browser { url, is_open: false } => {
-                write!(f, "Log in here, in a browser on this machine:\n  {url}")
+                    "  {redirect_uri}\nregistered at the provider, or use an address that is (--redirect-host, --redirect-path, --port)."
+                )?;
+                if *has_code {
+                    f.write_str(" To log in all the same:")?;
+                }
+                Ok(())
             }
             Self::Paste {
                 url,
@@ -64,7 +98,7 @@ impl fmt::Display for Notice {
                         f,
                         "If this is an ssh session, run this on your own machine first and it will find its way back:"
                     )?;
-                    writeln!(f, "  ssh -N -L {port}:{host}:{port} <this machine>")?;
+                    writeln!(f, "  ssh -N -L {port}:{host}:{port} {}", this_machine())?;
                 }
                 write!(
                     f,
@@ -92,6 +126,32 @@ impl fmt::Display for Notice {
             }
             Self::Note(line) => f.write_str(line),
         }
+    }
+}
+
+impl Notice {
+    /// A code to enter.
+    pub(crate) fn code(code: &DeviceCode) -> Self {
+        Self::DeviceCode {
+            user_code: code.user_code.clone(),
+            verification_uri: code.verification_uri.clone(),
+            complete: code.complete.clone(),
+            expires_in: code.expires_in,
+        }
+    }
+}
+
+/// What this machine calls itself, for a line that somebody types elsewhere; they may know it by another name.
+fn this_machine() -> String {
+    let name = rustix::system::uname();
+    let name = name.nodename().to_string_lossy();
+    let is_a_name = !name.is_empty() && !name.starts_with('-');
+    let is_plain = name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+    match is_a_name && is_plain {
+        true => name.into_owned(),
+        false => "<this machine>".to_owned(),
     }
 }
 

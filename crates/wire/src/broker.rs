@@ -80,9 +80,9 @@ pub struct Asker {
     pub process: u32,
     /// Whether stderr was passed along with the request.
     pub stderr: bool,
-    /// Whether the person wants to log in by pasting an address, whatever else would be possible.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub paste: bool,
+    /// How the person wants to log in this time, in a word that the plugin knows; empty when it shall choose.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub flow: String,
 }
 
 /// A reply line; exactly one field is set.

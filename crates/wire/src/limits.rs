@@ -141,6 +141,18 @@ pub const OIDC_KEYS_MAX: usize = 100;
 pub const OIDC_CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// A whole request to a provider.
 pub const OIDC_DEADLINE: Duration = Duration::from_secs(30);
+/// Redirects that a discovery document may take within its server; keys and tokens take none.
+pub const OIDC_REDIRECTS_MAX: usize = 3;
+/// Connections to the listener of a login that are served at once. Browsers open a few ahead of need.
+pub const LOGIN_CONNECTIONS_MAX: usize = 32;
+/// A request to the listener of a login. An address of 8 000 characters is at the end of what browsers and providers do.
+pub const LOGIN_REQUEST_MAX: usize = 8192;
+/// How long a browser may take to send it.
+pub const LOGIN_REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the last page may take to reach the browser before the login ends without it.
+pub const LOGIN_PAGE_DEADLINE: Duration = Duration::from_secs(2);
+/// How long a browser may be away before a person is offered another way: an error page of a provider never comes back.
+pub const LOGIN_OTHER_WAY: Duration = Duration::from_secs(30);
 /// How far a provider's clock and ours may be apart.
 pub const OIDC_LEEWAY: Duration = Duration::from_secs(60);
 /// Between two fetches of a key set because of an unknown key id.

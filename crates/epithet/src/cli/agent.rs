@@ -118,9 +118,12 @@ pub(crate) struct InspectOptions {
 pub(crate) struct LoginOptions {
     #[command(flatten)]
     pub(crate) broker: BrokerChoice,
-    /// Log in with a browser anywhere, and paste here the address on which it ends
-    #[arg(long)]
+    /// Log in with a browser anywhere, and paste here the address on which it ends; the same as --flow paste
+    #[arg(long, conflicts_with = "flow")]
     pub(crate) paste: bool,
+    /// Log in this way, once, whatever is configured; a login that waits elsewhere begins again in this way
+    #[arg(long, value_name = "FLOW", value_parser = ["browser", "device", "paste"])]
+    pub(crate) flow: Option<String>,
 }
 
 /// `epithet trust`

@@ -101,7 +101,7 @@ pub(crate) struct OidcOptions {
     /// Who is about to log in, as a hint to the provider
     #[arg(long, value_name = "HINT")]
     pub(crate) login_hint: Option<String>,
-    /// How long ago, in seconds, you may have typed your password
+    /// How long ago, in seconds, you may have typed your password when you log in
     #[arg(long, value_name = "SECONDS")]
     pub(crate) max_age: Option<u64>,
     /// `acr_values` of the authorization request
@@ -114,8 +114,11 @@ pub(crate) struct OidcOptions {
     #[arg(long, value_name = "METHOD", env = "EPITHET_CLIENT_AUTH")]
     pub(crate) client_auth: Option<String>,
     /// The key for --client-auth private-key-jwt: a PEM file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "EPITHET_CLIENT_KEY_FILE")]
     pub(crate) client_key_file: Option<PathBuf>,
+    /// What the provider calls that key (`kid`), where it wants to be told
+    #[arg(long, value_name = "KID", env = "EPITHET_CLIENT_KEY_ID")]
+    pub(crate) client_key_id: Option<String>,
     /// How long the whole login may take [default: 4m50s]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,

@@ -12,11 +12,15 @@ use std::process::ExitCode;
 
 /// `epithet login`
 pub(crate) fn login(options: &LoginOptions) -> anyhow::Result<ExitCode> {
+    let flow = match options.paste {
+        true => "paste",
+        false => options.flow.as_deref().unwrap_or_default(),
+    };
     let asker = Asker {
-        paste: options.paste,
+        flow: flow.to_owned(),
         ..asker("epithet login")
     };
-    if options.paste && !asker.terminal {
+    if flow == "paste" && !asker.terminal {
         bail!("--paste needs a terminal, at which you can paste the address");
     }
     let request = Request {
@@ -47,7 +51,7 @@ fn asker(command: &str) -> Asker {
         command: command.to_owned(),
         process: std::process::id(),
         stderr: false,
-        paste: false,
+        flow: String::new(),
     }
 }
 

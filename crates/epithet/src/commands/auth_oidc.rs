@@ -26,7 +26,7 @@ pub(crate) fn run(global: &Global, options: OidcOptions) -> anyhow::Result<ExitC
         return probe(&options::issuer(&options, &config.auth.oidc)?, &http);
     }
     let browser = options::browser(&options, &config.auth.oidc)?;
-    let login = options::login(options, config.auth.oidc, http)?;
+    let login = options::login(options, config.auth.oidc, http, &browser)?;
     let is_plugin = epithet_plugin::is_plugin();
     let state = epithet_plugin::read_state().context("cannot read the state on stdin")?;
     if epithet_plugin::Action::from_env() == epithet_plugin::Action::LogOut {
@@ -86,7 +86,14 @@ fn describe(claims: &Claims) -> String {
             "  warning     the provider does not vouch for {email}; a policy will know you by sub\n"
         ));
     }
-    text.push_str(&format!("  valid for   {}\n", format_duration(left)));
+    let until = i64::try_from(claims.expires_at).ok();
+    let until = until.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    let until = until.map_or_else(|| "for ever".to_owned(), |until| until.to_string());
+    text.push_str(&format!(
+        "  until       {until} ({} from now)\n",
+        format_duration(left)
+    ));
+    text.push_str("the token says\n");
     for (name, value) in &claims.raw {
         let value = match value {
             serde_json::Value::String(text) => text.clone(),

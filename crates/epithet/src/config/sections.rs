@@ -105,6 +105,8 @@ pub(crate) struct OidcSection {
     pub(crate) acr_values: Option<String>,
     pub(crate) extra_param: Option<OneOrMany<String>>,
     pub(crate) client_auth: Option<String>,
+    pub(crate) client_key_file: Option<PathBuf>,
+    pub(crate) client_key_id: Option<String>,
     pub(crate) timeout: Option<Text<DurationText>>,
 }
 

@@ -2,9 +2,10 @@
 
 use crate::support::provider::Instead;
 use crate::support::{Person, Provider, options, visit};
-use epithet_oidc::login;
+use epithet_oidc::{Http, LoginOptions, login};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// Logs in with a provider that has been told to lie, and says how that ended.
 async fn lied_to(settle: impl FnOnce(&Provider)) -> String {
@@ -154,4 +155,116 @@ async fn every_lie_of_the_provider_is_refused_by_its_own_reason_and_shown_in_the
     })
     .await;
     assert!(error.contains("does not say which provider"), "{error}");
+}
+
+/// Lies that are told before the browser is opened: nobody is sent anywhere.
+#[tokio::test]
+async fn every_lie_about_itself_is_refused_by_its_own_reason_before_a_browser_is_opened() {
+    const DISCOVERY: &str = "/.well-known/openid-configuration";
+    let page = Instead::Reply(200, "text/html", "<p>Welcome to our WiFi</p>".into());
+    let twice = r#"{"issuer":"a","issuer":"b"}"#.to_owned();
+    let cases = [
+        (page, "instead of JSON"),
+        (Instead::Endless, "larger than 256 KiB"),
+        (Instead::Drip, "did not answer in time"),
+        (Instead::Redirect(DISCOVERY.into()), "redirects without end"),
+        (
+            Instead::Redirect("https://evil.example/x".into()),
+            "redirects to https://evil.example/x",
+        ),
+        (
+            Instead::Reply(200, "application/json", "[]".into()),
+            "not a JSON object",
+        ),
+        (Instead::Reply(200, "application/json", twice), "twice"),
+        (Instead::Status(404), "status 404"),
+        (Instead::Status(503), "status 503"),
+    ];
+    for (instead, reason) in cases {
+        let provider = Provider::start().await;
+        provider.settings().instead.insert(DISCOVERY, instead);
+        let options = LoginOptions {
+            http: Arc::new(Http::default().with_deadline(Duration::from_millis(500))),
+            ..options(&provider)
+        };
+        let mut person = Person::with_browser();
+        let error = login(&options, b"", &mut person).await.unwrap_err().to_string();
+        assert!(error.contains(reason), "{reason}: {error}");
+        assert!(person.shown.is_empty() && person.visits.is_empty(), "{error}");
+    }
+    type Change = fn(&mut Value);
+    let members: [(Change, &str); 5] = [
+        (
+            |document| document["issuer"] = "https://evil.example".into(),
+            "for the issuer \"https://evil.example\"",
+        ),
+        (
+            |document| document["authorization_endpoint"] = "file:///etc/passwd".into(),
+            "unsafe \"authorization_endpoint\"",
+        ),
+        (
+            |document| document["token_endpoint"] = "http://evil.example/t".into(),
+            "unsafe \"token_endpoint\"",
+        ),
+        (
+            |document| document["jwks_uri"] = "https://u:p@evil.example/".into(),
+            "unsafe \"jwks_uri\"",
+        ),
+        (
+            |document| document["device_authorization_endpoint"] = "--help".into(),
+            "unsafe \"device_authorization_endpoint\"",
+        ),
+    ];
+    for (lie, reason) in members {
+        let provider = Provider::start().await;
+        provider.settings().discovery = Box::new(lie);
+        let mut person = Person::with_browser();
+        let error = login(&options(&provider), b"", &mut person)
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(reason), "{reason}: {error}");
+        assert!(person.shown.is_empty() && person.visits.is_empty(), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_reply_that_drips_is_not_waited_for() {
+    let provider = Provider::start().await;
+    let options = LoginOptions {
+        http: Arc::new(Http::default().with_deadline(Duration::from_millis(500))),
+        ..options(&provider)
+    };
+    provider.settings().instead.insert("/token", Instead::Drip);
+    let error = login(&options, b"", &mut Person::with_browser())
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("did not answer in time"), "{error}");
+}
+
+/// A code that the provider has given out before is refused by an honest one; the words for that are its own.
+#[tokio::test]
+async fn a_replayed_code_is_told_in_the_providers_words() {
+    let provider = Provider::start().await;
+    let first = Arc::new(Mutex::new(None::<Value>));
+    let remembered = first.clone();
+    provider.settings().response = Box::new(move |response| {
+        let mut first = remembered.lock().unwrap();
+        match first.as_ref() {
+            Some(code) => response["code"] = code.clone(),
+            None => *first = Some(response["code"].clone()),
+        }
+    });
+    login(&options(&provider), b"", &mut Person::with_browser())
+        .await
+        .unwrap();
+    let error = login(&options(&provider), b"", &mut Person::with_browser())
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("invalid_grant: words about invalid_grant"),
+        "{error}"
+    );
 }

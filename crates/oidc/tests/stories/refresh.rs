@@ -1,7 +1,7 @@
 //! Staying logged in: refresh, rotation, revocation, and a provider that comes and goes.
 
 use crate::support::provider::{CLIENT, Instead};
-use crate::support::{Person, Provider, log_in, options, other_rsa, run_again, state};
+use crate::support::{Person, Provider, log_in, options, other_rsa, rsa, run_again, state};
 use epithet_oidc::{Flow, How, LoginError, LoginOptions, Secret, TokenKind, login};
 use serde_json::json;
 use std::time::Duration;
@@ -197,6 +197,105 @@ async fn keys_may_change_between_before_and_during_logins() {
     provider.forget_requests();
     run_again(&provider, &second).await.unwrap();
     assert_eq!(provider.count("GET /keys"), 0, "the new keys are in the state");
+}
+
+#[tokio::test]
+async fn keys_that_are_announced_before_and_withdrawn_after_cost_no_extra_request() {
+    let provider = Provider::start().await;
+    provider.settings().published = vec![rsa().jwk(), other_rsa().jwk()];
+    let first = log_in(&provider).await;
+    provider.forget_requests();
+    provider.settings().signer = other_rsa();
+    let second = run_again(&provider, &first).await.unwrap();
+    provider.settings().published = vec![other_rsa().jwk()];
+    let third = run_again(&provider, &second).await.unwrap();
+    assert_eq!((second.how, third.how), (How::Refreshed, How::Refreshed));
+    assert_eq!(provider.count("GET /keys"), 0);
+}
+
+#[tokio::test]
+async fn a_key_that_is_not_published_is_looked_for_once_and_refused() {
+    let provider = Provider::start().await;
+    let first = log_in(&provider).await;
+    provider.settings().signer = other_rsa();
+    provider.forget_requests();
+    let error = run_again(&provider, &first).await.unwrap_err().to_string();
+    assert!(error.contains("publishes no key with the id"), "{error}");
+    assert_eq!(provider.count("GET /keys"), 1);
+}
+
+/// A refresh token that rotates is gone once it was used: what would make its successor useless is asked for before.
+#[tokio::test]
+async fn while_the_keys_cannot_be_had_no_refresh_token_is_used_up() {
+    let provider = Provider::start().await;
+    provider.settings().rotates = true;
+    let first = log_in(&provider).await;
+    let without_keys = {
+        let mut state = state(&first);
+        state["epithet"].as_object_mut().unwrap().remove("keys");
+        state.to_string()
+    };
+    provider.settings().instead.insert("/keys", Instead::Status(503));
+    let error = login(
+        &options(&provider),
+        without_keys.as_bytes(),
+        &mut Person::with_browser(),
+    )
+    .await
+    .unwrap_err()
+    .to_string();
+    assert!(error.contains("/keys answered with status 503"), "{error}");
+    assert_eq!(provider.used_refresh_tokens(), 0);
+    provider.settings().instead.clear();
+    assert_eq!(run_again(&provider, &first).await.unwrap().how, How::Refreshed);
+}
+
+#[tokio::test]
+async fn yesterdays_keys_serve_while_the_provider_does_not_give_them_out() {
+    let provider = Provider::start().await;
+    let first = log_in(&provider).await;
+    let aged = |age: u64| {
+        let mut state = state(&first);
+        for document in ["keys", "discovery"] {
+            state["epithet"][document]["fetched_at"] = (crate::support::now() - age).into();
+            state["epithet"][document]["fresh_until"] = (crate::support::now() - age + 300).into();
+        }
+        state.to_string()
+    };
+    let refresh = async |state: String| {
+        login(
+            &options(&provider),
+            state.as_bytes(),
+            &mut Person::without_browser(),
+        )
+        .await
+    };
+    // Old ones are confirmed by their mark, not sent again.
+    provider.forget_requests();
+    assert_eq!(refresh(aged(3600)).await.unwrap().how, How::Refreshed);
+    assert_eq!(provider.count("GET /keys"), 1);
+    for path in ["/keys", "/.well-known/openid-configuration"] {
+        provider.settings().instead.insert(path, Instead::Status(503));
+    }
+    assert_eq!(refresh(aged(23 * 3600)).await.unwrap().how, How::Refreshed);
+    let error = refresh(aged(25 * 3600)).await.unwrap_err().to_string();
+    assert!(error.contains("status 503"), "{error}");
+}
+
+#[tokio::test]
+async fn clocks_that_are_two_minutes_apart_are_named_and_slow_ones_do_not_matter() {
+    let provider = Provider::start().await;
+    provider.settings().clock = -120;
+    let first = log_in(&provider).await;
+    assert_eq!(run_again(&provider, &first).await.unwrap().how, How::Refreshed);
+    provider.settings().clock = 120;
+    let error = run_again(&provider, &first).await.unwrap_err().to_string();
+    assert!(error.contains("120 s in the future; check the clocks"), "{error}");
+    let error = login(&options(&provider), b"", &mut Person::with_browser())
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("in the future; check the clocks"), "{error}");
 }
 
 #[tokio::test]

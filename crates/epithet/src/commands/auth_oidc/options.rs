@@ -4,7 +4,7 @@ use crate::cli::OidcOptions;
 use crate::config::OidcSection;
 use anyhow::{Context, bail};
 use epithet_oidc::browser::BrowserChoice;
-use epithet_oidc::{ClientKey, Flow, FlowChoice, Http, Issuer, LoginOptions, Secret, Surroundings};
+use epithet_oidc::{ClientKey, Http, Issuer, LoginOptions, Secret, Surroundings};
 use epithet_wire::format_duration;
 use epithet_wire::limits::{PLUGIN_DEADLINE, PLUGIN_DEADLINE_RANGE};
 use std::path::{Path, PathBuf};
@@ -49,6 +49,7 @@ pub(super) fn login(
     options: OidcOptions,
     section: OidcSection,
     http: Arc<Http>,
+    browser: &BrowserChoice,
 ) -> anyhow::Result<LoginOptions> {
     let issuer = issuer(&options, &section)?;
     let Some(client_id) = options.client_id.or(section.client_id) else {
@@ -56,6 +57,8 @@ pub(super) fn login(
     };
     let mut login = LoginOptions::new(http, issuer, client_id);
     login.surroundings = Surroundings::detect(|name| std::env::var(name).ok());
+    // Whoever names a browser knows that it shows itself somewhere.
+    login.surroundings.has_display |= epithet_oidc::browser::is_there(browser);
     login.client_secret = secret(
         options.client_secret.or(section.client_secret),
         options
@@ -63,10 +66,12 @@ pub(super) fn login(
             .or(section.client_secret_file)
             .as_deref(),
     )?;
-    if let Some(path) = &options.client_key_file {
+    if let Some(path) = options.client_key_file.or(section.client_key_file) {
+        let path = crate::logging::home_expanded(&path)?;
         let named = || format!("--client-key-file {}", path.display());
-        let pem = zeroize::Zeroizing::new(std::fs::read_to_string(path).with_context(named)?);
-        login.client_key = Some(Arc::new(ClientKey::from_pem(&pem, None).with_context(named)?));
+        let pem = zeroize::Zeroizing::new(std::fs::read_to_string(&path).with_context(named)?);
+        let key_id = options.client_key_id.or(section.client_key_id);
+        login.client_key = Some(Arc::new(ClientKey::from_pem(&pem, key_id).with_context(named)?));
     }
     let scopes = match options.scopes.is_empty() {
         false => options.scopes,
@@ -83,9 +88,11 @@ pub(super) fn login(
         login.scopes = scopes;
     }
     set(&mut login.flow, "--flow", options.flow.or(section.flow))?;
-    // The person who asks knows best where their browser is (`epithet login --paste`).
-    if std::env::var_os("EPITHET_PASTE").is_some_and(|value| value == "1") {
-        login.flow = FlowChoice::Only(Flow::Paste);
+    // The person who asks knows best where their browser is (`epithet login --flow`).
+    if let Ok(flow) = std::env::var("EPITHET_LOGIN_FLOW")
+        && !flow.is_empty()
+    {
+        set(&mut login.flow, "epithet login --flow", Some(flow))?;
     }
     set(
         &mut login.redirect_host,
@@ -173,7 +180,8 @@ fn secret(named: Option<String>, file: Option<&Path>) -> anyhow::Result<Option<S
     match (named, file) {
         (Some(secret), _) => Ok(Some(Secret::new(secret))),
         (None, Some(path)) => {
-            let text = std::fs::read_to_string(path)
+            let path = crate::logging::home_expanded(path)?;
+            let text = std::fs::read_to_string(&path)
                 .with_context(|| format!("--client-secret-file {}", path.display()))?;
             Ok(Some(Secret::new(text.trim_end_matches(['\r', '\n']).to_owned())))
         }

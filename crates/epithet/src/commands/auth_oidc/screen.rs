@@ -5,7 +5,7 @@ use epithet_oidc::{LoginUi, Notice};
 use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
 use std::pin::Pin;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin};
 use url::Url;
 
 /// The largest QR code that a small terminal shows, in modules.
@@ -15,17 +15,32 @@ const QR_MAX: usize = 57;
 pub(super) struct Screen {
     browser: BrowserChoice,
     is_plugin: bool,
+    /// What is typed when run by hand; kept, so that no line is lost between two questions.
+    typed: Option<Lines<BufReader<Stdin>>>,
 }
 
 impl Screen {
     pub(super) fn new(browser: BrowserChoice, is_plugin: bool) -> Self {
-        Self { browser, is_plugin }
+        Self {
+            browser,
+            is_plugin,
+            typed: None,
+        }
     }
 }
 
 impl LoginUi for Screen {
     fn show(&mut self, notice: &Notice) {
         epithet_plugin::progress(&notice.to_string());
+        if let (
+            Notice::Browser {
+                code_after: Some(_), ..
+            },
+            true,
+        ) = (notice, self.is_plugin)
+        {
+            epithet_plugin::progress("(Or at once, in another terminal: epithet login --flow device)");
+        }
         if let Notice::DeviceCode {
             complete: Some(complete),
             ..
@@ -44,14 +59,15 @@ impl LoginUi for Screen {
     }
 
     fn pasted(&mut self) -> Pin<Box<dyn Future<Output = Option<String>> + Send + '_>> {
-        let is_plugin = self.is_plugin;
         Box::pin(async move {
             // As a plugin, stdin was the state; what is pasted at the waiting terminal comes to the listener instead.
-            if is_plugin {
+            if self.is_plugin {
                 return None;
             }
-            let mut lines = BufReader::new(tokio::io::stdin()).lines();
-            lines.next_line().await.ok().flatten()
+            let typed = self
+                .typed
+                .get_or_insert_with(|| BufReader::new(tokio::io::stdin()).lines());
+            typed.next_line().await.ok().flatten()
         })
     }
 }

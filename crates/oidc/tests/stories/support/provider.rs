@@ -141,6 +141,11 @@ impl Provider {
         }
     }
 
+    /// Which refresh tokens were used and are of no use any more.
+    pub(crate) fn used_refresh_tokens(&self) -> usize {
+        self.world.grants.lock().unwrap().used_refresh_tokens.len()
+    }
+
     pub(crate) async fn start_again(&mut self) {
         let listener = TcpListener::bind(self.address).await.unwrap();
         self.task = Some(self.serve(listener));
