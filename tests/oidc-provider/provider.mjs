@@ -14,8 +14,9 @@
 //   clock N   put the provider's clock N seconds ahead
 // The end of stdin ends the process, so that no test leaves one behind.
 
-import { generateKeyPairSync, randomBytes } from 'node:crypto';
+import { createPublicKey, generateKeyPairSync, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { createInterface } from 'node:readline';
 
@@ -40,6 +41,8 @@ const settings = {
   port: 0,
   clientId: 'epithet',
   clientSecret: null,
+  clientKey: null, // the file of a public key (PEM), for private_key_jwt
+  clientKeyId: 'client-key', // and what it is called
   algorithm: 'RS256', // RS256, PS256, ES256 or EdDSA: how ID tokens are signed
   idTokenLife: 600, // seconds, as all lives
   accessTokenLife: 600,
@@ -140,6 +143,11 @@ function makeProvider(issuer) {
   const grants = ['authorization_code', 'refresh_token'];
   if (settings.deviceFlow) grants.push('urn:ietf:params:oauth:grant-type:device_code');
   const isPublic = settings.clientSecret === null;
+  const clientKey = settings.clientKey && {
+    ...createPublicKey(readFileSync(settings.clientKey)).export({ format: 'jwk' }),
+    kid: settings.clientKeyId,
+    use: 'sig',
+  };
   const provider = new Provider(issuer, {
     adapter: Memory,
     jwks: { keys },
@@ -149,6 +157,7 @@ function makeProvider(issuer) {
         client_id: settings.clientId,
         ...(isPublic ? {} : { client_secret: settings.clientSecret }),
         token_endpoint_auth_method: isPublic ? 'none' : 'client_secret_basic',
+        ...(clientKey ? { token_endpoint_auth_method: 'private_key_jwt', jwks: { keys: [clientKey] } } : {}),
         application_type: 'native',
         // A native client's loopback addresses are good at any port (RFC 8252, section 7.3).
         redirect_uris: ['127.0.0.1', 'localhost', '[::1]'].flatMap((host) =>

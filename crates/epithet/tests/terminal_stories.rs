@@ -257,6 +257,30 @@ fn a_login_by_pasting_goes_before_the_configured_way() {
     story.ssh("127.0.0.1").logs_in();
 }
 
+/// The browser shows an error page of the provider's, and nobody here can know.
+#[test]
+fn a_person_who_asks_for_another_way_ends_the_waiting_for_the_browser_and_everybody_goes_on() {
+    let story = Story::with_flow("browser");
+    let first = story.ssh("127.0.0.1");
+    first.shows(&format!("{}/auth?", story.provider.issuer()));
+    let second = story.ssh("127.0.0.2");
+    second.shows(&format!("{}/auth?", story.provider.issuer()));
+
+    let login = story.epithet("login --flow device");
+
+    first.shows("begins again in another way");
+    let beginning = format!("{}/device?user_code=", story.provider.issuer());
+    let address = login.word(&beginning);
+    assert_eq!(first.word(&beginning), address, "all of them see the same code");
+    sign_in_blocking(&address, &Person::named("alice")).expect("the page takes the code");
+    let (code, screen) = login.ends();
+    assert_eq!(code, Some(0), "{screen}");
+    first.logs_in();
+    second.logs_in();
+    let login = &story.laptop.inspect(&story.broker)["login"];
+    assert_eq!((&login["logins"], &login["failures"]), (&json!(1), &json!(0)));
+}
+
 #[test]
 fn a_logout_revokes_the_login_at_the_provider_and_says_so() {
     let story = Story::with_flow("device");

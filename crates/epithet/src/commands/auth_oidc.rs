@@ -7,7 +7,7 @@ mod screen;
 use crate::cli::{Global, OidcCommand, OidcOptions};
 use crate::config;
 use anyhow::Context;
-use epithet_oidc::{Claims, How, Outcome};
+use epithet_oidc::{Claims, Flow, How, Outcome};
 use epithet_wire::display::sanitize_line;
 use epithet_wire::format_duration;
 use screen::Screen;
@@ -64,7 +64,9 @@ fn print_check(outcome: &Outcome) -> anyhow::Result<()> {
     let mut text = String::from("logged in");
     text.push_str(match outcome.how {
         How::Refreshed => " with the refresh token\n",
-        How::LoggedIn(_) => "\n",
+        How::LoggedIn(Flow::Browser) => " in the browser\n",
+        How::LoggedIn(Flow::Device) => " with a code\n",
+        How::LoggedIn(Flow::Paste) => " with the address that you brought\n",
     });
     match &outcome.claims {
         Some(claims) => text.push_str(&describe(claims)),

@@ -262,3 +262,39 @@ fn a_file_with_a_mistake_does_not_touch_match() {
     );
     assert_eq!((finished.code(), finished.stderr.as_str()), (Some(1), ""));
 }
+
+#[test]
+fn every_flag_of_the_login_plugin_has_a_key_of_its_name_in_a_file() {
+    let home = Home::new();
+    let help = run(&home, ["auth", "oidc", "--help"]).success().stdout;
+    let flags: Vec<&str> = help
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("--"))
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    // Those of every command have their keys at the top of a file.
+    let (common, own): (Vec<&str>, Vec<&str>) = flags.into_iter().partition(|flag| {
+        [
+            "config",
+            "log-file",
+            "log-format",
+            "tls-ca-cert",
+            "verbose",
+            "help",
+            "version",
+        ]
+        .contains(flag)
+    });
+    assert!(
+        common.contains(&"tls-ca-cert") && own.len() > 20,
+        "{common:?} {own:?}"
+    );
+    for flag in own {
+        let path = home.write(
+            ".epithet/config.yaml",
+            format!("auth: {{oidc: {{{flag}: {{}}}}}}\n"),
+        );
+        let told = wrong(&home, &path);
+        assert!(!told.contains("unknown"), "{flag}: {told}");
+    }
+}

@@ -12,9 +12,14 @@ mod laptop;
 mod site;
 
 mod browsers;
+mod by_hand;
 mod certificates;
+mod client_authentication;
+mod clocks;
+mod crowds;
 mod keys;
 mod logging_in;
 mod other_flows;
 mod outages;
+mod strangers;
 mod support;

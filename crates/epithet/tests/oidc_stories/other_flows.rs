@@ -121,3 +121,17 @@ fn without_a_browser_and_a_display_the_plugin_chooses_the_code_by_itself() {
     sign_in_blocking(&complete, &Person::named("alice")).expect("the page takes the code");
     logs_in(ssh);
 }
+
+#[test]
+fn a_browser_that_is_named_needs_no_display() {
+    let story = Story::at(provider());
+    let auth = story
+        .auth(&story.browser.program().display().to_string())
+        .replace("--flow browser", "--flow auto");
+    let mut command = story.laptop.agent(story.site.url(), &auth);
+    command.args(["--match", "127.0.0.*"]);
+    let _broker = start(command);
+    let said = story.laptop.log_in("127.0.0.1");
+    assert!(said.contains("If its page shows an error, wait"), "{said}");
+    assert_eq!((story.opened(), story.provider.counts().logins), (1, 1));
+}

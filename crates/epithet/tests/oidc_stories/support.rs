@@ -66,6 +66,14 @@ impl Provider {
         }
     }
 
+    /// Puts the provider's clock so many seconds ahead.
+    pub(crate) fn set_clock_offset(&self, seconds: i64) {
+        match self {
+            Self::Certified(provider) => provider.set_clock_offset(seconds),
+            Self::Development(provider) => provider.set_clock_offset(seconds),
+        }
+    }
+
     /// Forgets every login.
     pub(crate) fn revoke_all(&self) {
         match self {
