@@ -238,8 +238,28 @@ impl Login {
 
     /// A run of the plugin even if the held token could be reused: for `epithet login`. Until it succeeds, what is held
     /// stays good for everybody else.
+    ///
+    /// When the person wants to log in in a certain way, a run that is under way (its browser shows an error, say) is
+    /// ended; those who wait for it wait for this one.
     pub(crate) async fn renew(self: &Arc<Self>, asker: &Asker, voice: &Voice) -> Result<Lease, LoginError> {
+        if !asker.flow.is_empty()
+            && let Some(run) = self.supersede(&asker.flow)
+        {
+            let _ = run.outcome().await;
+        }
         self.obtain(Wanted::New, None, asker, voice).await
+    }
+
+    /// Ends the run that is under way, if there is one, so that the next logs in with this flow.
+    fn supersede(&self, flow: &str) -> Option<Arc<Run>> {
+        let mut inner = self.inner();
+        let run = inner.run.clone()?;
+        flow.clone_into(&mut inner.next_flow);
+        run.is_superseded.store(true, Ordering::SeqCst);
+        run.transcript
+            .say("epithet: `epithet login` was run elsewhere, so this begins again in another way\n");
+        run.cancel.cancel();
+        Some(run)
     }
 
     async fn obtain(
@@ -281,33 +301,6 @@ impl Login {
         }
     }
 
-<<<<<<< HEAD
-=======
-    /// A run of the plugin even if the held token could be reused: for `epithet login`.
-    ///
-    /// When the person wants to log in in a certain way, a run that is under way (its browser shows an error, say) is
-    /// ended; those who wait for it wait for this one.
-    pub(crate) async fn renew(self: &Arc<Self>, asker: &Asker, voice: &Voice) -> Result<Lease, LoginError> {
-        let superseded = {
-            let mut inner = self.inner();
-            inner.held = None;
-            let run = inner.run.clone().filter(|_| !asker.flow.is_empty());
-            if let Some(run) = &run {
-                inner.next_flow.clone_from(&asker.flow);
-                run.is_superseded.store(true, Ordering::SeqCst);
-                run.transcript
-                    .say("epithet: `epithet login` was run elsewhere, so this begins again in another way\n");
-                run.cancel.cancel();
-            }
-            run
-        };
-        if let Some(run) = superseded {
-            let _ = run.outcome().await;
-        }
-        self.lease(None, asker, voice).await
-    }
-
->>>>>>> 8a46695 (Offer a code when the browser does not come back, and keep refresh tokens from being lost)
     /// The CA answered 401 to this token: it is forgotten, unless a newer one has taken its place. The state stays.
     pub(crate) fn reject(&self, lease: &Lease) {
         let mut inner = self.inner();

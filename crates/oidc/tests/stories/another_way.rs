@@ -160,12 +160,8 @@ async fn who_refuses_on_the_other_device_has_refused() {
 #[tokio::test]
 async fn a_fixed_flow_stays_and_a_provider_without_codes_is_explained() {
     let without_codes: fn(&mut Value) = |document| {
-        drop(
-            document
-                .as_object_mut()
-                .unwrap()
-                .remove("device_authorization_endpoint"),
-        )
+        let document = document.as_object_mut().unwrap();
+        document.remove("device_authorization_endpoint");
     };
     for (flow, is_without) in [(FlowChoice::Only(Flow::Browser), false), (FlowChoice::Auto, true)] {
         let provider = Provider::start().await;
