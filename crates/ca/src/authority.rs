@@ -3,16 +3,15 @@
 use crate::decision::{Ceilings, Decision, DecisionError};
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use epithet_ssh::{
-    CaKey, CaPublicKey, CertificateSpec, CertificateSpecError, SubjectPublicKey, UserCertificate,
+    CaPublicKey, CaSigner, CertificateSpec, CertificateSpecError, SubjectPublicKey, UserCertificate,
 };
 use epithet_wire::RequestId;
 use epithet_wire::limits::CERTIFICATE_BACKDATE;
-use std::sync::Arc;
 
 /// The CA's key and its limits. Every certificate comes from [`Authority::issue`].
 #[derive(Debug)]
 pub struct Authority {
-    key: Arc<CaKey>,
+    signer: CaSigner,
     fingerprint: String,
     published: Vec<CaPublicKey>,
     ceilings: Ceilings,
@@ -34,11 +33,12 @@ pub enum IssueError {
 
 impl Authority {
     /// An authority that signs with this key, within these limits.
-    pub fn new(key: Arc<CaKey>, ceilings: Ceilings) -> Self {
-        let fingerprint = key.fingerprint();
+    pub fn new(signer: impl Into<CaSigner>, ceilings: Ceilings) -> Self {
+        let signer = signer.into();
+        let fingerprint = signer.fingerprint();
         Self {
-            published: vec![key.public().clone()],
-            key,
+            published: vec![signer.public().clone()],
+            signer,
             fingerprint,
             ceilings,
         }
@@ -64,6 +64,11 @@ impl Authority {
     /// `SHA256:...` of the key that signs.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
+    }
+
+    /// The key that signs, wherever it is.
+    pub fn signer(&self) -> &CaSigner {
+        &self.signer
     }
 
     /// The CA's own limits.
@@ -97,7 +102,7 @@ impl Authority {
             critical_options: checked.critical_options,
             extensions: checked.extensions,
         };
-        Ok(spec.sign(&self.key)?)
+        Ok(spec.sign_with(&self.signer).await?)
     }
 }
 
@@ -115,8 +120,9 @@ fn serial() -> Result<u64, IssueError> {
 mod tests {
     use super::*;
     use crate::decision::tests::good;
-    use epithet_ssh::SubjectKey;
+    use epithet_ssh::{CaKey, SubjectKey};
     use epithet_wire::policy::PolicyResponse;
+    use std::sync::Arc;
 
     #[tokio::test]
     async fn a_certificate_says_what_was_decided_and_nothing_else() {

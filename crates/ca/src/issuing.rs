@@ -6,7 +6,7 @@ use crate::authority::{Authority, IssueError};
 use crate::decision::DecisionError;
 use crate::policy_source::{PolicyFailure, PolicySource};
 use epithet_serve::{ClientAddress, request_id};
-use epithet_ssh::UserCertificate;
+use epithet_ssh::{CertificateSpecError, UserCertificate};
 use epithet_wire::display::sanitize_line;
 use epithet_wire::policy::Grounds;
 use epithet_wire::{RequestId, Token};
@@ -195,6 +195,11 @@ impl Refused {
                 let message = message("the policy server does not accept this CA");
                 Self::private(StatusCode::BAD_GATEWAY, message, &failure)
             }
+            PolicyFailure::Unsigned(_) => {
+                tracing::error!(request_id = %id, %failure, "policy cannot be asked");
+                let message = message("the CA's key cannot be used");
+                Self::private(StatusCode::SERVICE_UNAVAILABLE, message, &failure)
+            }
             PolicyFailure::Unreachable(_) => {
                 tracing::error!(request_id = %id, %failure, "no decision");
                 let message = message("the policy server cannot be reached");
@@ -218,6 +223,12 @@ impl Refused {
             IssueError::Decision(_) => {
                 tracing::error!(request_id = %id, %error, "refused to sign what policy asked for");
                 Self::plain(StatusCode::BAD_GATEWAY, message)
+            }
+            // Where the agent is concerns nobody; the next CA may have its key at hand.
+            IssueError::Certificate(CertificateSpecError::Agent(_)) => {
+                tracing::error!(request_id = %id, %error, "cannot sign");
+                let message = format!("error generating crt: the CA's key cannot be used (request {id})");
+                Self::private(StatusCode::SERVICE_UNAVAILABLE, message, error)
             }
             IssueError::Certificate(_) | IssueError::NoRandomness => {
                 tracing::error!(request_id = %id, %error, "cannot sign");

@@ -6,7 +6,7 @@
 use crate::policy_source::{PolicyFailure, PolicyRefusal};
 use crate::service_token::ServiceTokens;
 use axum::body::Bytes;
-use epithet_ssh::CaKey;
+use epithet_ssh::CaSigner;
 use epithet_wire::ca::{Discovery, REQUEST_ID_HEADER};
 use epithet_wire::limits::{HTTP_BODY_MAX, POLICY_DEADLINE};
 use epithet_wire::policy::{GROUNDS_HEADER, Grounds, PolicyRequest, PolicyResponse};
@@ -16,7 +16,6 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use reqwest::{Certificate, Client, redirect};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 use url::{Position, Url};
 use zeroize::Zeroizing;
@@ -65,7 +64,7 @@ impl PolicyClient {
     /// [`PolicyClientError`] when TLS cannot be set up.
     pub fn new(
         endpoint: &Endpoint,
-        key: Arc<CaKey>,
+        key: impl Into<CaSigner>,
         roots: Option<&[u8]>,
     ) -> Result<Self, PolicyClientError> {
         let setup = |error: &dyn std::error::Error| PolicyClientError::Setup(error.to_string());
@@ -101,7 +100,7 @@ impl PolicyClient {
         );
         Ok(Self {
             endpoint: endpoint.clone(),
-            tokens: ServiceTokens::new(key, &target),
+            tokens: ServiceTokens::new(key.into(), &target),
             url,
             socket,
             client,
@@ -156,7 +155,8 @@ impl PolicyClient {
         let token = self
             .tokens
             .mint(method.as_str(), body, crate::unix_now())
-            .map_err(|error| PolicyFailure::Unreachable(error.to_string()))?;
+            .await
+            .map_err(|error| PolicyFailure::Unsigned(error.to_string()))?;
         let mut bearer = HeaderValue::try_from(format!("Bearer {token}"))
             .map_err(|error| PolicyFailure::Unreachable(error.to_string()))?;
         bearer.set_sensitive(true);

@@ -30,6 +30,9 @@ pub enum PolicyFailure {
     /// The policy server does not believe that the CA is the CA. Never the user's fault.
     #[error("the policy server does not accept this CA: {0}")]
     NotTrusted(String),
+    /// The CA's key, which has to sign the question, cannot be used.
+    #[error("the CA's key cannot be used: {0}")]
+    Unsigned(String),
     /// No answer, or none in time.
     #[error("the policy server cannot be reached: {0}")]
     Unreachable(String),

@@ -121,6 +121,10 @@ impl Ca {
     }
 
     async fn ready(&self) -> Response {
+        if let Err(error) = self.issuing.authority.signer().ready().await {
+            tracing::error!(%error, "not ready: the CA's key cannot be used");
+            return text(StatusCode::SERVICE_UNAVAILABLE, "the CA's key cannot be used\n");
+        }
         let policy = match &self.issuing.policy {
             PolicySource::Local(policy) => policy.ready().await,
             PolicySource::Remote(_) => self
@@ -152,6 +156,7 @@ fn public_reason(failure: &PolicyFailure) -> String {
             )
         }
         PolicyFailure::NotTrusted(_) => "the policy server does not accept this CA".to_owned(),
+        PolicyFailure::Unsigned(_) => "the CA's key cannot be used".to_owned(),
         PolicyFailure::Unreachable(_) => "the policy server cannot be reached".to_owned(),
         PolicyFailure::Garbled(_) => "the policy server's answer cannot be used".to_owned(),
     }

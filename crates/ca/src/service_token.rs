@@ -6,14 +6,13 @@ use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use epithet_ssh::{CaKey, SigningError};
+use epithet_ssh::{CaSigner, SignerError, SigningError};
 use epithet_wire::limits::SERVICE_TOKEN_LIFE;
-use std::sync::Arc;
 
 /// Makes service tokens for one policy server.
 #[derive(Debug)]
 pub(crate) struct ServiceTokens {
-    key: Arc<CaKey>,
+    signer: CaSigner,
     header: String,
     fingerprint: String,
     /// As JSON, quotes included.
@@ -22,25 +21,28 @@ pub(crate) struct ServiceTokens {
 
 impl ServiceTokens {
     /// `target` is the policy server's host, with its port if it has one, and path: `policy.example.com/`.
-    pub(crate) fn new(key: Arc<CaKey>, target: &str) -> Self {
-        let header = URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"{}"}}"#, key.jws_algorithm()));
+    pub(crate) fn new(signer: CaSigner, target: &str) -> Self {
+        let header = URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"{}"}}"#, signer.jws_algorithm()));
         let target = serde_json::Value::from(target).to_string();
         Self {
-            fingerprint: key.fingerprint(),
-            key,
+            fingerprint: signer.fingerprint(),
+            signer,
             header,
             target,
         }
     }
 
     /// A token for one request with this method and body, made at `now`, in seconds since 1970.
-    pub(crate) fn mint(&self, method: &str, body: &[u8], now: u64) -> Result<String, SigningError> {
+    pub(crate) async fn mint(&self, method: &str, body: &[u8], now: u64) -> Result<String, SignerError> {
         let mut id = [0; 16];
-        SystemRandom::new().fill(&mut id).map_err(|_| SigningError)?;
+        SystemRandom::new()
+            .fill(&mut id)
+            .map_err(|_| SignerError::Here(SigningError))?;
         self.mint_as(&format!("{:032x}", u128::from_be_bytes(id)), method, body, now)
+            .await
     }
 
-    fn mint_as(&self, id: &str, method: &str, body: &[u8], now: u64) -> Result<String, SigningError> {
+    async fn mint_as(&self, id: &str, method: &str, body: &[u8], now: u64) -> Result<String, SignerError> {
         let (issuer, target, end) = (
             &self.fingerprint,
             &self.target,
@@ -51,7 +53,7 @@ impl ServiceTokens {
             r#"{{"iss":"{issuer}","aud":"epithet-policy","iat":{now},"exp":{end},"jti":"{id}","bh":"{hash}","htm":"{method}","htu":{target}}}"#
         );
         let mut token = format!("{}.{}", self.header, URL_SAFE_NO_PAD.encode(claims));
-        let signature = self.key.sign_jws(token.as_bytes())?;
+        let signature = self.signer.sign_jws(token.as_bytes()).await?;
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(signature, &mut token);
         Ok(token)
@@ -61,6 +63,7 @@ impl ServiceTokens {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use epithet_ssh::CaKey;
 
     /// The key of the worked example: its seed is the bytes 0 to 31.
     const KEY: &str = "-----BEGIN OPENSSH PRIVATE KEY-----
@@ -74,25 +77,25 @@ AAECAwQF
     const BODY: &str = r#"{"token":"tok","connection":{"localHost":"","remoteHost":"h","remoteUser":"u","port":22,"proxyJump":"","hash":"x"}}"#;
     const TOKEN: &str = "eyJhbGciOiJFZERTQSJ9.eyJpc3MiOiJTSEEyNTY6bGJtc29BMHlJRWNFaVZEUm5NV3V6bStuViszWkVFcFZJVVJxRm9lU3NwZyIsImF1ZCI6ImVwaXRoZXQtcG9saWN5IiwiaWF0IjoxNzY3MjI1NjAwLCJleHAiOjE3NjcyMjU2NjAsImp0aSI6IjAwMDEwMjAzMDQwNTA2MDcwODA5MGEwYjBjMGQwZTBmIiwiYmgiOiJwSVRGckpjN3dnZDFYZlhBd0I4Q0FzWkgwanB3NnRZczNjc0dTNDFodXZBIiwiaHRtIjoiUE9TVCIsImh0dSI6InBvbGljeS5leGFtcGxlLmNvbS8ifQ.kv8VeXk1IYSAGt8ZTffrs0TeHyDNDlA35W2AsWSqgB0seTUewBPCY6fRXNQq52ab5U5jONjlzi50y2V27picAA";
 
-    #[test]
-    fn a_token_has_the_bytes_of_the_worked_example() {
-        let key = Arc::new(CaKey::from_openssh(KEY, || None).unwrap());
-        let tokens = ServiceTokens::new(key, "policy.example.com/");
+    #[tokio::test]
+    async fn a_token_has_the_bytes_of_the_worked_example() {
+        let key = CaKey::from_openssh(KEY, || None).unwrap();
+        let tokens = ServiceTokens::new(key.into(), "policy.example.com/");
         let token = tokens.mint_as(
             "000102030405060708090a0b0c0d0e0f",
             "POST",
             BODY.as_bytes(),
             1_767_225_600,
         );
-        assert_eq!(token.unwrap(), TOKEN);
+        assert_eq!(token.await.unwrap(), TOKEN);
     }
 
-    #[test]
-    fn the_hash_of_no_body_is_the_documented_one_and_no_two_tokens_are_alike() {
-        let tokens = ServiceTokens::new(Arc::new(CaKey::generate_ed25519().unwrap()), "localhost/");
+    #[tokio::test]
+    async fn the_hash_of_no_body_is_the_documented_one_and_no_two_tokens_are_alike() {
+        let tokens = ServiceTokens::new(CaKey::generate_ed25519().unwrap().into(), "localhost/");
         let (one, other) = (
-            tokens.mint("GET", b"", 1).unwrap(),
-            tokens.mint("GET", b"", 1).unwrap(),
+            tokens.mint("GET", b"", 1).await.unwrap(),
+            tokens.mint("GET", b"", 1).await.unwrap(),
         );
         assert_ne!(one, other);
         let claims = URL_SAFE_NO_PAD.decode(one.split('.').nth(1).unwrap()).unwrap();

@@ -3,6 +3,7 @@
 mod agent;
 mod audit;
 mod auth;
+mod ca;
 mod demo;
 mod host;
 mod laptop;
@@ -14,12 +15,13 @@ pub(crate) use agent::{
 };
 pub(crate) use audit::AuditCommand;
 pub(crate) use auth::{AuthCommand, OidcCommand, OidcOptions, PluginCommand};
+pub(crate) use ca::{CaCommand, CaOptions, IssuingOptions, RotateOptions, ServeCaOptions};
 pub(crate) use demo::{DemoCommand, DemoOptions};
 pub(crate) use host::{CaKeyOptions, HostCheckOptions, HostCommand, HostSetupOptions};
 pub(crate) use laptop::{InstallOptions, StatusOptions, StopOptions, UninstallOptions};
 pub(crate) use server::{
-    CaOptions, CheckOptions, ExplainOptions, IssuingOptions, PolicyCommand, PolicyOptions, RuleOptions,
-    ServePolicyOptions, ServerOptions,
+    CheckOptions, ExplainOptions, PolicyCommand, PolicyOptions, RuleOptions, ServePolicyOptions,
+    ServerOptions,
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -112,12 +114,12 @@ pub(crate) enum Command {
     /// Try, check and develop auth plugins of your own
     #[command(subcommand)]
     Plugin(PluginCommand),
-    /// Run the certificate authority
-    Ca(CaOptions),
+    /// Run the certificate authority; exchange its key
+    Ca(Box<CaOptions>),
     /// Run the policy server that the CA asks; check and explain its rules
     Policy(Box<PolicyOptions>),
     /// Run CA and policy server in one process
-    Server(ServerOptions),
+    Server(Box<ServerOptions>),
     /// Set up a host that people log in to, and check it
     #[command(subcommand)]
     Host(HostCommand),

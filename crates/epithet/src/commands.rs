@@ -5,6 +5,7 @@ mod ask_broker;
 mod audit;
 mod auth_oidc;
 mod background;
+mod ca_rotate;
 mod demo;
 mod host;
 mod inspect;
@@ -14,7 +15,8 @@ mod service;
 mod shell;
 mod trust;
 
-use crate::cli::{AgentCommand, AuthCommand, Cli, Command, PolicyCommand};
+use crate::cli::{AgentCommand, AuthCommand, CaCommand, Cli, Command, PolicyCommand};
+pub(crate) use server::KeyName;
 use std::process::ExitCode;
 
 /// The version that `--version` prints.
@@ -43,13 +45,16 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Trust(options) => trust::run(&global, &options),
         Command::Auth(AuthCommand::Oidc(options)) => auth_oidc::run(&global, *options),
         Command::Plugin(command) => plugin::run(&global, command),
-        Command::Ca(options) => server::ca(&global, options),
+        Command::Ca(options) => match options.command {
+            None => server::ca(&global, options.serve),
+            Some(CaCommand::Rotate(rotate)) => ca_rotate::run(&global, &rotate),
+        },
         Command::Policy(options) => match options.command {
             None => server::policy(&global, options.serve),
             Some(PolicyCommand::Check(check)) => server::check(&check),
             Some(PolicyCommand::Explain(explain)) => server::explain(&global, &explain),
         },
-        Command::Server(options) => server::server(&global, options),
+        Command::Server(options) => server::server(&global, *options),
         Command::Host(command) => host::run(&global, &command),
         Command::Audit(command) => audit::run(&command),
         Command::Demo(options) => demo::run(&global, options),

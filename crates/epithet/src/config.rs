@@ -10,4 +10,4 @@ mod sections;
 
 pub(crate) use changes::Files;
 pub(crate) use files::{home, load};
-pub(crate) use sections::{Common, Config, OidcSection, split_outside_braces};
+pub(crate) use sections::{Common, Config, IssuingSection, OidcSection, OneOrMany, split_outside_braces};

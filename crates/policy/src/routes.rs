@@ -23,18 +23,18 @@ pub const SERVICE_ERROR_HEADER: &str = "epithet-error";
 
 struct Server {
     policy: Arc<Policy>,
-    callers: ServiceTokens,
+    callers: Arc<ServiceTokens>,
     cache_control: HeaderValue,
 }
 
 /// The policy server's routes. Every path but the two about health means the same, as in epithet 0.19; the CA's
 /// token binds the path it was made for.
-pub fn router(policy: Arc<Policy>, callers: ServiceTokens) -> Router {
+pub fn router(policy: Arc<Policy>, callers: impl Into<Arc<ServiceTokens>>) -> Router {
     let cache_control = HeaderValue::from_str(&format!("max-age={}", DISCOVERY_MAX_AGE.as_secs()))
         .unwrap_or_else(|_| HeaderValue::from_static("max-age=300"));
     let server = Arc::new(Server {
         policy,
-        callers,
+        callers: callers.into(),
         cache_control,
     });
     Router::new().fallback(handle).with_state(server)

@@ -5,6 +5,7 @@
 //! either direction, the life is limited, the issuer is checked, and no token is accepted twice.
 
 use crate::replay::{Seen, Sight};
+use arc_swap::ArcSwap;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
@@ -12,6 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use epithet_ssh::CaPublicKey;
 use epithet_wire::limits::{SERVICE_CLOCK_LEEWAY, SERVICE_TOKEN_LIFE};
 use serde::Deserialize;
+use std::sync::Arc;
 
 /// For whom the token is.
 const AUDIENCE: &str = "epithet-policy";
@@ -104,7 +106,7 @@ struct Claims {
 /// Verifies service tokens of the CAs it knows, and remembers which were used.
 #[derive(Debug)]
 pub struct ServiceTokens {
-    keys: Vec<(CaPublicKey, String)>,
+    keys: ArcSwap<Vec<(CaPublicKey, String)>>,
     targets: Vec<String>,
     seen: Seen,
 }
@@ -112,16 +114,17 @@ pub struct ServiceTokens {
 impl ServiceTokens {
     /// Accepts tokens signed by any of these keys. Several are for the time of a key's rotation.
     pub fn new(keys: impl IntoIterator<Item = CaPublicKey>) -> Self {
-        let keys = keys.into_iter().map(|key| {
-            let fingerprint = key.fingerprint();
-            (key, fingerprint)
-        });
         let keep = SERVICE_TOKEN_LIFE + SERVICE_CLOCK_LEEWAY * 2;
         Self {
-            keys: keys.collect(),
+            keys: ArcSwap::from_pointee(with_fingerprints(keys)),
             targets: Vec::new(),
             seen: Seen::new(keep.as_secs(), REMEMBERED_MAX),
         }
+    }
+
+    /// Accepts tokens signed by these keys from now on, and by no others. Which tokens were used is not forgotten.
+    pub fn replace_keys(&self, keys: impl IntoIterator<Item = CaPublicKey>) {
+        self.keys.store(Arc::new(with_fingerprints(keys)));
     }
 
     /// Accepts tokens for these targets too (`policy.example.com/`): the names by which a CA reaches this server
@@ -201,11 +204,13 @@ impl ServiceTokens {
         let header: Header<'_> =
             serde_json::from_slice(&header).map_err(|_| malformed("its header is not that of a CA"))?;
         let signature = decode(signature)?;
-        let (_, fingerprint) = self
-            .keys
+        let keys = self.keys.load();
+        let (_, fingerprint) = keys
             .iter()
-            .filter(|(key, _)| key.jws_algorithm().name() == header.alg)
-            .find(|(key, _)| key.verify_jws(signed.as_bytes(), &signature))
+            .find(|(key, _)| {
+                key.jws_algorithm_named(header.alg)
+                    .is_some_and(|algorithm| key.verify_jws(algorithm, signed.as_bytes(), &signature))
+            })
             .ok_or(ServiceTokenError::Signature)?;
         let claims: Claims = serde_json::from_slice(&decode(payload)?)
             .map_err(|_| malformed("its claims are not those of a CA"))?;
@@ -217,6 +222,14 @@ impl ServiceTokens {
         }
         Ok(claims)
     }
+}
+
+fn with_fingerprints(keys: impl IntoIterator<Item = CaPublicKey>) -> Vec<(CaPublicKey, String)> {
+    let keys = keys.into_iter().map(|key| {
+        let fingerprint = key.fingerprint();
+        (key, fingerprint)
+    });
+    keys.collect()
 }
 
 /// Hosts are the same in either case, paths are not.

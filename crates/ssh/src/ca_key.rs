@@ -10,7 +10,7 @@ use aws_lc_rs::signature::{
 use epithet_wire::SecretBytes;
 
 use crate::ca_key_format::{self, CaKeyFormatError};
-use crate::encoding::Put;
+use crate::encoding::{Malformed, Put, Reader};
 use crate::jws::JwsAlgorithm;
 use crate::line::{self, LineError};
 use crate::public_key::{Curve, KeyFormatError, PublicKey, ecdsa_mpints};
@@ -250,7 +250,7 @@ impl CaPublicKey {
         line::fingerprint(&self.blob)
     }
 
-    /// The only JWS algorithm that a token signed by this key may name.
+    /// The JWS algorithm of tokens that this key signs, unless it is an RSA key in an agent, which signs with RS512.
     pub fn jws_algorithm(&self) -> JwsAlgorithm {
         match self.key() {
             PublicKey::Ecdsa {
@@ -262,10 +262,34 @@ impl CaPublicKey {
         }
     }
 
-    /// Whether `signature` is this key's over the signing input of a JWS.
+    /// The algorithm named `name`, if a token signed by this key may name it.
+    pub fn jws_algorithm_named(&self, name: &str) -> Option<JwsAlgorithm> {
+        let own = self.jws_algorithm();
+        let of_agents = (own == JwsAlgorithm::Ps256).then_some(JwsAlgorithm::Rs512);
+        [Some(own), of_agents]
+            .into_iter()
+            .flatten()
+            .find(|algorithm| algorithm.name() == name)
+    }
+
+    /// Whether `signature` is this key's over the signing input of a JWS, of this algorithm.
     #[must_use]
-    pub fn verify_jws(&self, signing_input: &[u8], signature: &[u8]) -> bool {
-        self.key().verify_jws(signing_input, signature)
+    pub fn verify_jws(&self, algorithm: JwsAlgorithm, signing_input: &[u8], signature: &[u8]) -> bool {
+        self.key().verify_jws(algorithm, signing_input, signature)
+    }
+
+    pub(crate) fn is_rsa(&self) -> bool {
+        matches!(self.key(), PublicKey::Rsa { .. })
+    }
+
+    /// Whether `signature` is one that this key should make over `message`: RSA with SHA-512 and nothing else.
+    pub(crate) fn verify_own(&self, message: &[u8], signature: &[u8]) -> bool {
+        let algorithm = Reader::new(signature).string();
+        self.verify(message, signature) && (!self.is_rsa() || algorithm == Ok(b"rsa-sha2-512"))
+    }
+
+    pub(crate) fn jws_form(&self, signature: &[u8]) -> Result<Vec<u8>, Malformed> {
+        self.key().jws_form(signature)
     }
 
     /// Whether an SSH signature (`string algorithm, string signature`) is this key's over `message`.

@@ -9,7 +9,9 @@ use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use epithet_wire::limits::PRINCIPALS_MAX;
 use epithet_wire::{KeyId, Principal};
 
+use crate::agent_key::AgentError;
 use crate::ca_key::{CaKey, CaPublicKey, SigningError};
+use crate::ca_signer::CaSigner;
 use crate::certificate::{CERTIFICATE_MAX, CertificateError, USER_ROLE, UserCertificate, check_times};
 use crate::encoding::Put;
 use crate::subject::{NoRandomness, SubjectPublicKey};
@@ -70,6 +72,9 @@ pub enum CertificateSpecError {
     /// No signature.
     #[error(transparent)]
     Signing(#[from] SigningError),
+    /// No signature from the agent that holds the key.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
     /// A signature from outside that does not fit.
     #[error(transparent)]
     Signature(CertificateError),
@@ -84,6 +89,21 @@ impl CertificateSpec {
         let unsigned = self.prepare(key.public())?;
         let signature = key.sign(unsigned.to_be_signed())?;
         UserCertificate::from_signed(unsigned.join(&signature)).map_err(too_large_or_wrong)
+    }
+
+    /// The same by a key that may be in an agent.
+    ///
+    /// # Errors
+    /// As [`CertificateSpec::sign`], and [`CertificateSpecError::Agent`].
+    pub async fn sign_with(&self, signer: &CaSigner) -> Result<UserCertificate, CertificateSpecError> {
+        match signer {
+            CaSigner::Here(key) => self.sign(key),
+            CaSigner::Agent(key) => {
+                let unsigned = self.prepare(key.public())?;
+                let signature = key.sign(unsigned.to_be_signed()).await?;
+                UserCertificate::from_signed(unsigned.join(&signature)).map_err(too_large_or_wrong)
+            }
+        }
     }
 
     /// Everything but the signature, for a CA key that is somewhere else (an agent, a security module).

@@ -12,6 +12,8 @@ pub enum JwsAlgorithm {
     EdDsa,
     /// RSASSA-PSS with SHA-256.
     Ps256,
+    /// RSASSA-PKCS1-v1_5 with SHA-512, of RSA keys in agents, which know no PSS. Not known to epithet 0.19.
+    Rs512,
     /// ECDSA on P-256 with SHA-256.
     Es256,
     /// ECDSA on P-384 with SHA-384.
@@ -24,6 +26,7 @@ impl JwsAlgorithm {
         match self {
             Self::EdDsa => "EdDSA",
             Self::Ps256 => "PS256",
+            Self::Rs512 => "RS512",
             Self::Es256 => "ES256",
             Self::Es384 => "ES384",
         }

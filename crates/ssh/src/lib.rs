@@ -1,7 +1,8 @@
-//! SSH keys and certificates: formats and signatures, no network and no agent.
+//! SSH keys and certificates: formats and signatures, and CA keys that an ssh-agent holds.
 //!
 //! - [`SubjectKey`]: the ephemeral key pair of one connection; [`SubjectPublicKey`]: a key that a CA may certify.
 //! - [`CaKey`] and [`CaPublicKey`]: the authority's key, loaded with care, signing with aws-lc only.
+//! - [`AgentKey`]: a CA key in an ssh-agent, asked for each signature; [`CaSigner`] is either.
 //! - [`CertificateSpec`] makes a [`UserCertificate`]; [`UserCertificate::parse`] reads one, in its exact form only.
 //! - [`verify_host_signature`]: what an agent needs to believe a `session-bind@openssh.com`.
 //! - [`encoding`]: the data types of RFC 4251, shared with the agent protocol.
@@ -29,9 +30,13 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod agent_address;
+mod agent_key;
+mod agent_message;
 mod ca_key;
 mod ca_key_file;
 mod ca_key_format;
+mod ca_signer;
 mod certificate;
 mod certificate_spec;
 pub mod encoding;
@@ -42,9 +47,12 @@ pub mod openssh_version;
 mod public_key;
 mod subject;
 
+pub use agent_address::{AgentAddress, AgentAddressError, AgentKeyName};
+pub use agent_key::{AgentError, AgentKey};
 pub use ca_key::{CaKey, CaPublicKey, CaPublicKeyError, SigningError};
 pub use ca_key_file::CaKeyError;
 pub use ca_key_format::CaKeyFormatError;
+pub use ca_signer::{CaSigner, SignerError};
 pub use certificate::{CERTIFICATE_MAX, CertificateError, UserCertificate};
 pub use certificate_spec::{CertificateSpec, CertificateSpecError, UnsignedCertificate};
 pub use jws::JwsAlgorithm;

@@ -8,10 +8,12 @@
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_FIXED, ED25519,
     EcdsaVerificationAlgorithm, ParsedPublicKey, RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY,
-    RSA_PKCS1_1024_8192_SHA512_FOR_LEGACY_USE_ONLY, RSA_PSS_2048_8192_SHA256, RsaPublicKeyComponents,
+    RSA_PKCS1_1024_8192_SHA512_FOR_LEGACY_USE_ONLY, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256,
+    RsaPublicKeyComponents,
 };
 
 use crate::encoding::{Malformed, Put, Reader};
+use crate::jws::JwsAlgorithm;
 
 /// The curves of RFC 5656 section 10.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -277,18 +279,48 @@ impl<'a> PublicKey<'a> {
         }
     }
 
-    /// Verifies a signature in the form of JWS (RFC 7518 section 3, RFC 8037): EdDSA, ES256, ES384 or PS256 by the key.
-    pub(crate) fn verify_jws(&self, message: &[u8], signature: &[u8]) -> bool {
-        match self {
-            Self::Ed25519 { point } => verify_ed25519(point, message, signature),
-            Self::Ecdsa { curve, point } => verify_ecdsa(*curve, point, message, signature),
-            Self::Rsa { exponent, modulus } => RsaPublicKeyComponents {
-                n: modulus,
-                e: exponent,
+    /// Verifies a signature in the form of JWS (RFC 7518 section 3, RFC 8037), of an algorithm that goes with the key.
+    pub(crate) fn verify_jws(&self, algorithm: JwsAlgorithm, message: &[u8], signature: &[u8]) -> bool {
+        match (self, algorithm) {
+            (Self::Ed25519 { point }, JwsAlgorithm::EdDsa) => verify_ed25519(point, message, signature),
+            (
+                Self::Ecdsa {
+                    curve: curve @ Curve::P256,
+                    point,
+                },
+                JwsAlgorithm::Es256,
+            )
+            | (
+                Self::Ecdsa {
+                    curve: curve @ Curve::P384,
+                    point,
+                },
+                JwsAlgorithm::Es384,
+            ) => verify_ecdsa(*curve, point, message, signature),
+            (Self::Rsa { exponent, modulus }, JwsAlgorithm::Ps256 | JwsAlgorithm::Rs512) => {
+                let scheme = match algorithm {
+                    JwsAlgorithm::Ps256 => &RSA_PSS_2048_8192_SHA256,
+                    _ => &RSA_PKCS1_2048_8192_SHA512,
+                };
+                RsaPublicKeyComponents {
+                    n: modulus,
+                    e: exponent,
+                }
+                .verify(scheme, message, signature)
+                .is_ok()
             }
-            .verify(&RSA_PSS_2048_8192_SHA256, message, signature)
-            .is_ok(),
-            Self::SkEd25519 { .. } | Self::SkEcdsa { .. } => false,
+            _ => false,
+        }
+    }
+
+    /// From an SSH signature of this key (`string algorithm, string signature`) to the same one as JWS has it.
+    pub(crate) fn jws_form(&self, signature: &[u8]) -> Result<Vec<u8>, Malformed> {
+        let mut reader = Reader::new(signature);
+        let _algorithm = reader.string()?;
+        let raw = reader.string()?;
+        match self {
+            Self::Ecdsa { curve, .. } => ecdsa_fixed(*curve, raw),
+            _ => Ok(raw.to_vec()),
         }
     }
 }

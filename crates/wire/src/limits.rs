@@ -98,6 +98,21 @@ pub const OPTION_VALUE_MAX: usize = 4096;
 /// A key id, which sshd logs whole.
 pub const KEY_ID_MAX: usize = 512;
 
+// --- the CA's key in an ssh-agent ---
+
+/// How long an ssh-agent may take for a signature, the wait for a free connection included; a security module has its time.
+pub const CA_AGENT_DEADLINE: Duration = Duration::from_secs(5);
+/// Connections to the agent that holds a CA key: agents of cloud services answer several at once, others queue them.
+pub const CA_AGENT_CONNECTIONS: usize = 8;
+/// Keys that a CA publishes and a policy server knows at once: the one that signs, the next and the last, with room.
+pub const CA_KEYS_MAX: usize = 16;
+/// Passphrases of CA keys, all of them, as a file or a descriptor gives them.
+pub const PASSPHRASES_MAX: usize = 16 * 1024;
+/// How often a policy server that was given the CA's URL asks for its keys again.
+pub const CA_KEYS_REFRESH: Duration = Duration::from_secs(300);
+/// How long a signature that failed counts against the CA's readiness.
+pub const KEY_FAILING: Duration = Duration::from_secs(10);
+
 // --- HTTP between broker, CA and policy server ---
 
 /// A request or reply body.

@@ -1,63 +1,12 @@
-//! `epithet ca`, `epithet policy` and `epithet server`.
+//! `epithet policy` and `epithet server`.
 
 use super::agent::duration;
+use super::ca::IssuingOptions;
+use crate::commands::KeyName;
 use clap::{Args, Subcommand};
-use epithet_ca::PrincipalPattern;
 use epithet_wire::{HostName, Principal};
 use std::path::PathBuf;
 use std::time::Duration;
-
-const CA_EXAMPLES: &str = "\
-Examples:
-  ssh-keygen -t ed25519 -N '' -f /etc/epithet/ca.key
-  epithet ca --key /etc/epithet/ca.key --policy https://policy.example.com --listen 0.0.0.0:8443 \\
-      --tls-cert /etc/epithet/tls.pem --tls-key /etc/epithet/tls.key
-  curl https://ca.example.com > /etc/ssh/epithet-ca.pub       (on every host, for TrustedUserCAKeys)
-
-Configuration: `ca:` in a file. SIGHUP opens the audit log again and reads the TLS files again.";
-
-/// `epithet ca`
-#[derive(Debug, Clone, Args)]
-#[command(after_help = CA_EXAMPLES)]
-pub(crate) struct CaOptions {
-    /// The CA's private key: an OpenSSH key file that only you can read [default: /etc/epithet/ca.key]
-    #[arg(short, long, value_name = "FILE", env = "EPITHET_CA_KEY")]
-    pub(crate) key: Option<PathBuf>,
-    /// The policy server: https://..., http:// to this machine, or unix:///path
-    #[arg(short, long, value_name = "URL", env = "POLICY_URL")]
-    pub(crate) policy: Option<String>,
-    /// Where to listen: HOST:PORT, :PORT, PORT or unix:///path [default: 127.0.0.1:8080; without TLS only this machine should reach it]
-    #[arg(short, long, value_name = "ADDRESS", env = "PORT")]
-    pub(crate) listen: Option<String>,
-    #[command(flatten)]
-    pub(crate) issuing: IssuingOptions,
-}
-
-/// What CA and combined server have in common.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct IssuingOptions {
-    /// No certificate lives longer, whatever policy says [default: 10m]
-    #[arg(long, value_name = "DURATION", env = "EPITHET_MAX_TTL", value_parser = duration)]
-    pub(crate) max_ttl: Option<Duration>,
-    /// What policy may add to the user who was asked for (`principals:` of a rule), such as prod-*; may be repeated
-    /// [default: nothing]
-    #[arg(
-        long,
-        value_name = "PATTERN",
-        env = "EPITHET_ALLOW_PRINCIPAL",
-        value_delimiter = ','
-    )]
-    pub(crate) allow_principal: Vec<PrincipalPattern>,
-    /// Append the audit log to this file instead of stdout: one JSON line a decision, written before a certificate leaves
-    #[arg(long, value_name = "FILE", env = "EPITHET_AUDIT_FILE")]
-    pub(crate) audit_file: Option<PathBuf>,
-    /// Serve TLS with this certificate chain (PEM)
-    #[arg(long, value_name = "FILE", env = "EPITHET_TLS_CERT", requires = "tls_key")]
-    pub(crate) tls_cert: Option<PathBuf>,
-    /// The key of --tls-cert (PEM)
-    #[arg(long, value_name = "FILE", env = "EPITHET_TLS_KEY", requires = "tls_cert")]
-    pub(crate) tls_key: Option<PathBuf>,
-}
 
 const POLICY_EXAMPLES: &str = "\
 A file, for example /etc/epithet/policy.yaml:
@@ -136,7 +85,7 @@ pub(crate) struct ServePolicyOptions {
     pub(crate) listen: Option<String>,
     #[command(flatten)]
     pub(crate) rules: RuleOptions,
-    /// The CA that may ask: its public key as a file, a line (ssh-ed25519 AAAA...) or the CA's URL
+    /// The CA that may ask: its public keys as a file, a line (ssh-ed25519 AAAA...) or the CA's URL, which is asked again every 5 minutes
     #[arg(long, value_name = "KEY", env = "EPITHET_CA_PUBKEY")]
     pub(crate) ca_pubkey: Option<String>,
     /// Serve TLS with this certificate chain (PEM)
@@ -185,9 +134,9 @@ pub(crate) struct ServerOptions {
     /// Where to listen: HOST:PORT, :PORT, PORT or unix:///path [default: 127.0.0.1:8080]
     #[arg(short, long, value_name = "ADDRESS", env = "EPITHET_LISTEN")]
     pub(crate) listen: Option<String>,
-    /// The CA's private key: an OpenSSH key file that only you can read [default: /etc/epithet/ca.key]
-    #[arg(long, value_name = "FILE", env = "EPITHET_CA_KEY")]
-    pub(crate) ca_key: Option<PathBuf>,
+    /// The CA's key: an OpenSSH private key file that only you can read, agent:SHA256:..., agent:/SOCKET#COMMENT or agent:/SOCKET#SHA256:...; repeat it to publish further keys (their .pub files will do) [default: /etc/epithet/ca.key]
+    #[arg(long, value_name = "KEY", env = "EPITHET_CA_KEY")]
+    pub(crate) ca_key: Vec<KeyName>,
     #[command(flatten)]
     pub(crate) rules: RuleOptions,
     #[command(flatten)]

@@ -2,26 +2,27 @@
 
 mod ca_keys;
 mod in_process;
+mod issuing;
 mod look_at_rules;
+mod passphrase;
 mod reload;
 
-use crate::cli::{CaOptions, Global, IssuingOptions, RuleOptions, ServePolicyOptions, ServerOptions};
+use crate::cli::{Global, RuleOptions, ServeCaOptions, ServePolicyOptions, ServerOptions};
 use crate::config::{self, Config};
 use anyhow::{Context, bail};
-use epithet_ca::{AuditLog, Authority, Ceilings, PolicyClient, PolicySource, PrincipalPattern};
+pub(crate) use ca_keys::{KeyName, fetch, parse_lines, public_half};
+use epithet_ca::{PolicyClient, PolicySource};
 use epithet_policy::{Document, Lifetime, Policy, ServiceTokens};
-use epithet_serve::{Listen, Settings, Tls};
-use epithet_ssh::CaKey;
+use epithet_serve::Tls;
 use epithet_wire::Endpoint;
 use in_process::InProcess;
+use issuing::{Issuing, serve};
 pub(crate) use look_at_rules::{check, explain};
-use reload::{Reload, Rules};
-use std::io::Write;
+use passphrase::Passphrases;
+use reload::{Callers, Reload, Rules};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio_util::sync::CancellationToken;
 use tracing_subscriber::filter::LevelFilter;
 
 /// Where the CA's key is unless it is named.
@@ -32,40 +33,37 @@ const CA_LISTEN: &str = "127.0.0.1:8080";
 const POLICY_LISTEN: &str = "127.0.0.1:9999";
 
 /// `epithet ca`
-pub(crate) fn ca(global: &Global, options: CaOptions) -> anyhow::Result<ExitCode> {
+pub(crate) fn ca(global: &Global, options: ServeCaOptions) -> anyhow::Result<ExitCode> {
     let config = start(global)?;
     let section = &config.ca;
-    let key = ca_keys::load(
-        &options
-            .key
-            .or_else(|| section.key.clone())
-            .unwrap_or_else(|| PathBuf::from(KEY)),
-        "--key",
-    )?;
-    let Some(policy) = options.policy.or_else(|| section.policy.clone()) else {
-        bail!(
-            "--policy is required: the policy server's URL, https://policy.example.com or unix:///run/epithet/policy.sock"
-        );
-    };
-    let endpoint = Endpoint::parse(&policy).context("--policy")?;
+    let keys = names(options.key, section.key.as_ref());
     let roots = roots(global, &config)?;
-    let policy = PolicySource::remote(PolicyClient::new(&endpoint, Arc::clone(&key), roots.as_deref())?);
-    let issuing = Issuing::gather(
-        options.issuing,
-        section.max_ttl.as_ref().map(|text| text.0.0),
-        section.allow_principal.as_ref().map(|list| list.0.as_slice()),
-        &section.audit_file,
-        &section.tls_cert,
-        &section.tls_key,
-    );
-    let listen = options.listen.or_else(|| section.listen.clone());
-    serve_ca(
-        key,
-        policy,
-        issuing,
-        None,
-        &listen.unwrap_or_else(|| CA_LISTEN.to_owned()),
-    )
+    crate::runtime::run(threads(), |ending| async move {
+        let mut passphrases = Passphrases::new(options.issuing.key_passphrase_fd);
+        let keys = ca_keys::load(&keys, "--key", &mut passphrases).await?;
+        let Some(policy) = options.policy.or_else(|| section.policy.clone()) else {
+            bail!(
+                "--policy is required: the policy server's URL, https://policy.example.com or unix:///run/epithet/policy.sock"
+            );
+        };
+        let endpoint = Endpoint::parse(&policy).context("--policy")?;
+        let client = PolicyClient::new(&endpoint, keys.signer.clone(), roots.as_deref())?;
+        let issuing = Issuing::gather(options.issuing, section.issuing())?;
+        let listen = options.listen.or_else(|| section.listen.clone());
+        let listen = listen.unwrap_or_else(|| CA_LISTEN.to_owned());
+        issuing
+            .serve(keys, PolicySource::remote(client), None, &listen, ending)
+            .await
+    })
+}
+
+/// The keys that flags or environment name, else the file, else the default.
+fn names(flags: Vec<KeyName>, file: Option<&config::OneOrMany<KeyName>>) -> Vec<KeyName> {
+    match file {
+        _ if !flags.is_empty() => flags,
+        Some(names) => names.0.clone(),
+        None => vec![KeyName::File(PathBuf::from(KEY))],
+    }
 }
 
 /// `epithet policy`
@@ -85,20 +83,18 @@ pub(crate) fn policy(global: &Global, options: ServePolicyOptions) -> anyhow::Re
     let tls = tls(options.tls_cert.as_deref(), options.tls_key.as_deref())?;
     let http = provider_http(roots.as_deref())?;
     let policy = Arc::new(Policy::new(&document, http)?);
-    let reload = Reload {
-        rules: Some(Rules::new(
-            Arc::clone(&policy),
-            global,
-            options.rules,
-            config.files,
-        )),
-        audit: None,
-        tls: tls.clone(),
-    };
+    let rules = Rules::new(Arc::clone(&policy), global, options.rules, config.files);
     crate::runtime::run(threads(), |ending| async move {
+        let keys = ca_keys::public(&ca_pubkey, roots.as_deref()).await?;
+        let callers = Arc::new(ServiceTokens::new(keys));
+        let reload = Reload {
+            rules: Some(rules),
+            callers: Some(Callers::new(ca_pubkey, roots, Arc::clone(&callers))),
+            audit: None,
+            tls: tls.clone(),
+        };
         reload.whenever_needed()?;
-        let key = ca_keys::public(&ca_pubkey, roots.as_deref()).await?;
-        let router = epithet_policy::router(policy, ServiceTokens::new([key]));
+        let router = epithet_policy::router(policy, callers);
         serve(router, &listen, tls, ending).await
     })
 }
@@ -106,135 +102,22 @@ pub(crate) fn policy(global: &Global, options: ServePolicyOptions) -> anyhow::Re
 /// `epithet server`: CA and policy in one process, with no HTTP between them.
 pub(crate) fn server(global: &Global, options: ServerOptions) -> anyhow::Result<ExitCode> {
     let config = start(global)?;
+    let config = &config;
     let section = &config.server;
-    let key = ca_keys::load(
-        &options
-            .ca_key
-            .or_else(|| section.ca_key.clone())
-            .unwrap_or_else(|| PathBuf::from(KEY)),
-        "--ca-key",
-    )?;
-    let roots = roots(global, &config)?;
-    let document = document(&config, &options.rules)?;
-    let policy = Arc::new(Policy::new(&document, provider_http(roots.as_deref())?)?);
-    let source = PolicySource::local(InProcess::new(Arc::clone(&policy)));
-    let rules = Rules::new(policy, global, options.rules, config.files.clone());
-    let issuing = Issuing::gather(
-        options.issuing,
-        section.max_ttl.as_ref().map(|text| text.0.0),
-        section.allow_principal.as_ref().map(|list| list.0.as_slice()),
-        &section.audit_file,
-        &section.tls_cert,
-        &section.tls_key,
-    );
-    let listen = options.listen.or_else(|| section.listen.clone());
-    serve_ca(
-        key,
-        source,
-        issuing,
-        Some(rules),
-        &listen.unwrap_or_else(|| CA_LISTEN.to_owned()),
-    )
-}
-
-/// What CA and combined server were told about issuing and TLS.
-struct Issuing {
-    max_ttl: Option<Duration>,
-    allow_principal: Vec<PrincipalPattern>,
-    audit_file: Option<PathBuf>,
-    tls_cert: Option<PathBuf>,
-    tls_key: Option<PathBuf>,
-}
-
-impl Issuing {
-    /// Flags and environment over the file.
-    fn gather(
-        flags: IssuingOptions,
-        max_ttl: Option<Duration>,
-        allow_principal: Option<&[PrincipalPattern]>,
-        audit_file: &Option<PathBuf>,
-        tls_cert: &Option<PathBuf>,
-        tls_key: &Option<PathBuf>,
-    ) -> Self {
-        Self {
-            max_ttl: flags.max_ttl.or(max_ttl),
-            allow_principal: match flags.allow_principal.as_slice() {
-                [] => allow_principal.unwrap_or_default().to_vec(),
-                flags => flags.to_vec(),
-            },
-            audit_file: flags.audit_file.or_else(|| audit_file.clone()),
-            tls_cert: flags.tls_cert.or_else(|| tls_cert.clone()),
-            tls_key: flags.tls_key.or_else(|| tls_key.clone()),
-        }
-    }
-}
-
-/// Builds the CA and serves it; `rules` are those of a policy in the same process.
-fn serve_ca(
-    key: Arc<CaKey>,
-    policy: PolicySource,
-    issuing: Issuing,
-    rules: Option<Rules>,
-    listen: &str,
-) -> anyhow::Result<ExitCode> {
-    // The request's id in sshd's log is what leads from a login to its audit line.
-    let mut ceilings = Ceilings {
-        request_in_key_id: true,
-        principals: issuing.allow_principal,
-        ..Ceilings::default()
-    };
-    if let Some(max_ttl) = issuing.max_ttl {
-        if max_ttl < Duration::from_secs(1) {
-            bail!("--max-ttl must be at least 1s");
-        }
-        ceilings.max_ttl = max_ttl;
-    }
-    let audit = match &issuing.audit_file {
-        Some(path) => AuditLog::file(&crate::logging::home_expanded(path)?)?,
-        None => AuditLog::stdout(),
-    };
-    let tls = tls(issuing.tls_cert.as_deref(), issuing.tls_key.as_deref())?;
-    let audit = Arc::new(audit);
-    let mut router = epithet_ca::router(Authority::new(key, ceilings), policy, Arc::clone(&audit));
-    if let Some(rules) = &rules {
-        router = in_process::say_when_rules_are_old(router, Arc::clone(&rules.policy));
-    }
-    let reload = Reload {
-        rules,
-        audit: Some(audit),
-        tls: tls.clone(),
-    };
+    let keys = names(options.ca_key, section.ca_key.as_ref());
+    let roots = roots(global, config)?;
     crate::runtime::run(threads(), |ending| async move {
-        reload.whenever_needed()?;
-        serve(router, listen, tls, ending).await
+        let mut passphrases = Passphrases::new(options.issuing.key_passphrase_fd);
+        let keys = ca_keys::load(&keys, "--ca-key", &mut passphrases).await?;
+        let document = document(config, &options.rules)?;
+        let policy = Arc::new(Policy::new(&document, provider_http(roots.as_deref())?)?);
+        let source = PolicySource::local(InProcess::new(Arc::clone(&policy)));
+        let rules = Rules::new(policy, global, options.rules, config.files.clone());
+        let issuing = Issuing::gather(options.issuing, section.issuing())?;
+        let listen = options.listen.or_else(|| section.listen.clone());
+        let listen = listen.unwrap_or_else(|| CA_LISTEN.to_owned());
+        issuing.serve(keys, source, Some(rules), &listen, ending).await
     })
-}
-
-/// Binds, says so, and serves until the end.
-async fn serve(
-    router: axum::Router,
-    listen: &str,
-    tls: Option<Tls>,
-    ending: CancellationToken,
-) -> anyhow::Result<ExitCode> {
-    let listener = Listen::parse(listen).context("--listen")?.bind().await?;
-    let scheme = if tls.is_some() { "https" } else { "http" };
-    let address = listener
-        .tcp_address()
-        .map_or_else(|| listener.address(), |address| format!("{scheme}://{address}"));
-    // Nobody listening on stderr is no reason not to serve.
-    let _ = writeln!(std::io::stderr(), "ready: listening on {address}");
-    epithet_serve::serve(
-        listener,
-        router,
-        Settings {
-            tls,
-            ..Settings::default()
-        },
-        ending,
-    )
-    .await;
-    Ok(ExitCode::SUCCESS)
 }
 
 fn start(global: &Global) -> anyhow::Result<Config> {
@@ -242,6 +125,8 @@ fn start(global: &Global) -> anyhow::Result<Config> {
     crate::logging::start(global, &config.common(), LevelFilter::WARN)?;
     epithet_broker::harden();
     epithet_broker::raise_open_files();
+    // A descriptor with a passphrase is nothing for the programs that policy may run.
+    epithet_plugin::close_inherited_on_exec().context("cannot read /dev/fd")?;
     Ok(config)
 }
 
@@ -271,7 +156,7 @@ fn document(config: &Config, flags: &RuleOptions) -> anyhow::Result<Document> {
 }
 
 /// The certificates of `--tls-ca-cert`, as PEM.
-fn roots(global: &Global, config: &Config) -> anyhow::Result<Option<Vec<u8>>> {
+pub(crate) fn roots(global: &Global, config: &Config) -> anyhow::Result<Option<Vec<u8>>> {
     let Some(path) = global.tls_ca_cert.as_ref().or(config.tls_ca_cert.as_ref()) else {
         return Ok(None);
     };

@@ -2,6 +2,7 @@
 
 use super::changes::Files;
 use crate::cli::LogFormat;
+use crate::commands::KeyName;
 use epithet_broker::CaAddress;
 use epithet_ca::PrincipalPattern;
 use epithet_plugin::PluginCommand;
@@ -114,11 +115,12 @@ pub(crate) struct OidcSection {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub(crate) struct CaSection {
-    pub(crate) key: Option<PathBuf>,
+    pub(crate) key: Option<OneOrMany<KeyName>>,
     pub(crate) policy: Option<String>,
     pub(crate) listen: Option<String>,
     pub(crate) max_ttl: Option<Text<DurationText>>,
     pub(crate) allow_principal: Option<OneOrMany<PrincipalPattern>>,
+    pub(crate) allow_extension: Option<OneOrMany<String>>,
     pub(crate) audit_file: Option<PathBuf>,
     pub(crate) tls_cert: Option<PathBuf>,
     pub(crate) tls_key: Option<PathBuf>,
@@ -129,9 +131,10 @@ pub(crate) struct CaSection {
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub(crate) struct ServerSection {
     pub(crate) listen: Option<String>,
-    pub(crate) ca_key: Option<PathBuf>,
+    pub(crate) ca_key: Option<OneOrMany<KeyName>>,
     pub(crate) max_ttl: Option<Text<DurationText>>,
     pub(crate) allow_principal: Option<OneOrMany<PrincipalPattern>>,
+    pub(crate) allow_extension: Option<OneOrMany<String>>,
     pub(crate) audit_file: Option<PathBuf>,
     pub(crate) tls_cert: Option<PathBuf>,
     pub(crate) tls_key: Option<PathBuf>,
@@ -143,6 +146,37 @@ fn empty_as_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
 ) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
+
+/// What the sections of CA and combined server have in common.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct IssuingSection {
+    pub(crate) max_ttl: Option<Duration>,
+    pub(crate) allow_principal: Option<Vec<PrincipalPattern>>,
+    pub(crate) allow_extension: Option<Vec<String>>,
+    pub(crate) audit_file: Option<PathBuf>,
+    pub(crate) tls_cert: Option<PathBuf>,
+    pub(crate) tls_key: Option<PathBuf>,
+}
+
+/// The same fields of two sections, which serde cannot share and refuse unknown keys too.
+macro_rules! issuing {
+    ($section:ty) => {
+        impl $section {
+            pub(crate) fn issuing(&self) -> IssuingSection {
+                IssuingSection {
+                    max_ttl: self.max_ttl.as_ref().map(|text| text.0.0),
+                    allow_principal: self.allow_principal.as_ref().map(|names| names.0.clone()),
+                    allow_extension: self.allow_extension.as_ref().map(|names| names.0.clone()),
+                    audit_file: self.audit_file.clone(),
+                    tls_cert: self.tls_cert.clone(),
+                    tls_key: self.tls_key.clone(),
+                }
+            }
+        }
+    };
+}
+issuing!(CaSection);
+issuing!(ServerSection);
 
 /// `insecure:` was a switch of epithet 0.19 that turned off TLS verification; nothing here does.
 fn refuse_insecure<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {

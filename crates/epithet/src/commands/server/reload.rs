@@ -8,9 +8,9 @@ use crate::cli::{Global, RuleOptions};
 use crate::config::{self, Files};
 use anyhow::Context;
 use epithet_ca::AuditLog;
-use epithet_policy::Policy;
+use epithet_policy::{Policy, ServiceTokens};
 use epithet_serve::Tls;
-use epithet_wire::limits::RULES_WATCH;
+use epithet_wire::limits::{CA_KEYS_REFRESH, RULES_WATCH};
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::MissedTickBehavior;
@@ -18,6 +18,7 @@ use tokio::time::MissedTickBehavior;
 /// Everything of a server that comes from files and may change while it runs.
 pub(super) struct Reload {
     pub(super) rules: Option<Rules>,
+    pub(super) callers: Option<Callers>,
     pub(super) audit: Option<Arc<AuditLog>>,
     pub(super) tls: Option<Tls>,
 }
@@ -73,18 +74,52 @@ impl Rules {
     }
 }
 
+/// The CAs that a policy server answers, and how their keys were found.
+pub(super) struct Callers {
+    named: String,
+    roots: Option<Vec<u8>>,
+    tokens: Arc<ServiceTokens>,
+}
+
+impl Callers {
+    pub(super) fn new(named: String, roots: Option<Vec<u8>>, tokens: Arc<ServiceTokens>) -> Self {
+        Self { named, roots, tokens }
+    }
+
+    /// Whether a CA is asked for its keys, which it may exchange.
+    fn is_asked(&self) -> bool {
+        self.named.contains("://")
+    }
+
+    async fn read_again(&self) {
+        match super::ca_keys::public(&self.named, self.roots.as_deref()).await {
+            Ok(keys) => self.tokens.replace_keys(keys),
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::error!(error, "the CA's keys cannot be read; the old ones stay in force");
+            }
+        }
+    }
+}
+
 impl Reload {
-    /// Does so from now on: all of it at each SIGHUP, and the rules when their files change.
+    /// Does so from now on: all of it at each SIGHUP, the rules when their files change, and a CA is asked for its keys now
+    /// and then.
     pub(super) fn whenever_needed(mut self) -> anyhow::Result<()> {
         let mut hang_ups = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
         let mut looks = tokio::time::interval(RULES_WATCH);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         tokio::spawn(async move {
+            let mut due = tokio::time::interval(CA_KEYS_REFRESH);
+            due.reset();
             loop {
                 tokio::select! {
                     hang_up = hang_ups.recv() => match hang_up {
-                        Some(()) => self.all(),
+                        Some(()) => self.all().await,
                         None => break,
+                    },
+                    _ = due.tick() => if let Some(callers) = self.callers.as_ref().filter(|one| one.is_asked()) {
+                        callers.read_again().await;
                     },
                     _ = looks.tick(), if self.rules.is_some() => {
                         self.rules.iter_mut().for_each(Rules::read_if_changed);
@@ -95,7 +130,10 @@ impl Reload {
         Ok(())
     }
 
-    fn all(&mut self) {
+    async fn all(&mut self) {
+        if let Some(callers) = &self.callers {
+            callers.read_again().await;
+        }
         if let Some(audit) = &self.audit {
             match audit.reopen() {
                 Ok(()) => tracing::info!("the audit log was opened again"),

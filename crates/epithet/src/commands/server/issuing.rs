@@ -1,0 +1,124 @@
+//! What CA and combined server do alike: issue within their own limits, write it down, serve.
+
+use super::ca_keys::CaKeys;
+use super::reload::{Reload, Rules};
+use super::{in_process, tls};
+use crate::cli::IssuingOptions;
+use crate::config::IssuingSection;
+use anyhow::{Context, bail};
+use epithet_ca::{AuditLog, Authority, Ceilings, PolicySource};
+use epithet_serve::{Listen, Settings, Tls};
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// The longest name of an extension.
+const EXTENSION_MAX: usize = 256;
+
+/// What CA and combined server were told about issuing and TLS, checked.
+pub(super) struct Issuing {
+    ceilings: Ceilings,
+    audit: AuditLog,
+    tls: Option<Tls>,
+}
+
+impl Issuing {
+    /// Flags and environment over the file.
+    pub(super) fn gather(flags: IssuingOptions, file: IssuingSection) -> anyhow::Result<Self> {
+        let audit = match flags.audit_file.or(file.audit_file) {
+            Some(path) => AuditLog::file(&crate::logging::home_expanded(&path)?)?,
+            None => AuditLog::stdout(),
+        };
+        let extensions = match flags.allow_extension {
+            none if none.is_empty() => file.allow_extension,
+            some => Some(some),
+        };
+        let mut ceilings = ceilings(flags.max_ttl.or(file.max_ttl), extensions)?;
+        ceilings.principals = match flags.allow_principal {
+            none if none.is_empty() => file.allow_principal.unwrap_or_default(),
+            some => some,
+        };
+        Ok(Self {
+            ceilings,
+            audit,
+            tls: tls(
+                flags.tls_cert.or(file.tls_cert).as_deref(),
+                flags.tls_key.or(file.tls_key).as_deref(),
+            )?,
+        })
+    }
+
+    /// Builds the CA and serves it; `rules` are those of a policy in the same process.
+    pub(super) async fn serve(
+        self,
+        keys: CaKeys,
+        policy: PolicySource,
+        rules: Option<Rules>,
+        listen: &str,
+        ending: CancellationToken,
+    ) -> anyhow::Result<ExitCode> {
+        let audit = Arc::new(self.audit);
+        let authority = Authority::new(keys.signer, self.ceilings).publish_also(keys.others);
+        let mut router = epithet_ca::router(authority, policy, Arc::clone(&audit));
+        if let Some(rules) = &rules {
+            router = in_process::say_when_rules_are_old(router, Arc::clone(&rules.policy));
+        }
+        let reload = Reload {
+            rules,
+            callers: None,
+            audit: Some(audit),
+            tls: self.tls.clone(),
+        };
+        reload.whenever_needed()?;
+        serve(router, listen, self.tls, ending).await
+    }
+}
+
+/// The CA's own limits.
+fn ceilings(max_ttl: Option<Duration>, extensions: Option<Vec<String>>) -> anyhow::Result<Ceilings> {
+    // The request's id in sshd's log is what leads from a login to its audit line.
+    let mut ceilings = Ceilings {
+        request_in_key_id: true,
+        ..Ceilings::default()
+    };
+    if let Some(max_ttl) = max_ttl {
+        if max_ttl < Duration::from_secs(1) {
+            bail!("--max-ttl must be at least 1s");
+        }
+        ceilings.max_ttl = max_ttl;
+    }
+    if let Some(names) = extensions {
+        let is_name = |name: &&String| {
+            name.is_empty() || name.len() > EXTENSION_MAX || !name.bytes().all(|byte| byte.is_ascii_graphic())
+        };
+        if let Some(wrong) = names.iter().find(is_name) {
+            bail!("--allow-extension: {wrong:?} is not the name of an extension, such as permit-pty");
+        }
+        ceilings.extensions = names.into_iter().collect();
+    }
+    Ok(ceilings)
+}
+
+/// Binds, says so, and serves until the end.
+pub(super) async fn serve(
+    router: axum::Router,
+    listen: &str,
+    tls: Option<Tls>,
+    ending: CancellationToken,
+) -> anyhow::Result<ExitCode> {
+    let listener = Listen::parse(listen).context("--listen")?.bind().await?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let address = listener
+        .tcp_address()
+        .map_or_else(|| listener.address(), |address| format!("{scheme}://{address}"));
+    // Nobody listening on stderr is no reason not to serve.
+    let _ = writeln!(std::io::stderr(), "ready: listening on {address}");
+    let settings = Settings {
+        tls,
+        ..Settings::default()
+    };
+    epithet_serve::serve(listener, router, settings, ending).await;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,106 @@
+//! Passphrases of encrypted CA keys: from a descriptor, from a file, or from whoever is at the terminal.
+
+use anyhow::Context;
+use epithet_wire::SecretBytes;
+use epithet_wire::limits::PASSPHRASES_MAX;
+use std::fs::File;
+use std::io::{IsTerminal, Read, Write};
+use std::path::Path;
+
+/// The environment variable that names a file with passphrases, where nobody is at a terminal.
+const FILE: &str = "EPITHET_CA_PASSPHRASE_FILE";
+
+/// Where passphrases come from, for one key after the other.
+pub(super) struct Passphrases {
+    descriptor: Option<u32>,
+    /// Once read: a line for each key in turn, the last one for all that follow.
+    lines: Option<std::collections::VecDeque<SecretBytes>>,
+}
+
+/// Where the passphrase of one key comes from.
+pub(super) enum Source {
+    Given(SecretBytes),
+    Terminal,
+}
+
+impl Passphrases {
+    /// `descriptor` is that of `--key-passphrase-fd`.
+    pub(super) fn new(descriptor: Option<u32>) -> Self {
+        Self {
+            descriptor,
+            lines: None,
+        }
+    }
+
+    /// The source for the next key. What was named is read at once, so that a mistake shows even if no key needs it.
+    pub(super) fn next(&mut self) -> anyhow::Result<Source> {
+        if self.lines.is_none() {
+            self.lines = Some(match (self.descriptor, std::env::var_os(FILE)) {
+                (Some(number), _) => read(Path::new(&format!("/dev/fd/{number}")))
+                    .with_context(|| format!("--key-passphrase-fd {number}"))?,
+                (None, Some(file)) => read(Path::new(&file)).context(FILE)?,
+                (None, None) => std::collections::VecDeque::new(),
+            });
+        }
+        let lines = self.lines.get_or_insert_default();
+        let next = match lines.len() {
+            0 => None,
+            1 => lines.front().cloned(),
+            _ => lines.pop_front(),
+        };
+        Ok(next.map_or(Source::Terminal, Source::Given))
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<std::collections::VecDeque<SecretBytes>> {
+    let mut text = zeroize::Zeroizing::new(Vec::with_capacity(PASSPHRASES_MAX + 1));
+    let limit = u64::try_from(PASSPHRASES_MAX + 1).unwrap_or(u64::MAX);
+    File::open(path)?.take(limit).read_to_end(&mut text)?;
+    if text.len() > PASSPHRASES_MAX {
+        anyhow::bail!("more than {PASSPHRASES_MAX} bytes; write one passphrase a line");
+    }
+    let text = text.strip_suffix(b"\n").unwrap_or(&text);
+    Ok(text.split(|byte| *byte == b'\n').map(without_return).collect())
+}
+
+fn without_return(line: &[u8]) -> SecretBytes {
+    SecretBytes::new(line.strip_suffix(b"\r").unwrap_or(line).to_vec())
+}
+
+impl Source {
+    /// Whether asking again may give another answer.
+    pub(super) fn is_a_person(&self) -> bool {
+        matches!(self, Self::Terminal)
+    }
+
+    /// The passphrase for the key at `path`; none when there is nobody to ask. Why asking failed goes to `problem`.
+    pub(super) fn get(&self, path: &Path, problem: &mut Option<anyhow::Error>) -> Option<SecretBytes> {
+        match self {
+            Self::Given(passphrase) => Some(passphrase.clone()),
+            Self::Terminal => ask(path).unwrap_or_else(|error| {
+                *problem = Some(error);
+                None
+            }),
+        }
+    }
+}
+
+/// Asks at the terminal, without showing what is typed.
+fn ask(path: &Path) -> anyhow::Result<Option<SecretBytes>> {
+    use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        return Ok(None);
+    }
+    let shown = tcgetattr(&stdin)?;
+    let mut hidden = shown.clone();
+    hidden.local_modes.remove(LocalModes::ECHO);
+    let _ = write!(std::io::stderr(), "Passphrase of the CA key {}: ", path.display());
+    tcsetattr(&stdin, OptionalActions::Flush, &hidden)?;
+    let mut text = zeroize::Zeroizing::new(String::with_capacity(1024));
+    let read = stdin.read_line(&mut text);
+    let _ = tcsetattr(&stdin, OptionalActions::Flush, &shown);
+    let _ = writeln!(std::io::stderr());
+    read.context("cannot read the passphrase")?;
+    Ok(Some(without_return(text.trim_end_matches('\n').as_bytes())))
+}

@@ -1,0 +1,12 @@
+//! Stories of whoever runs a CA for a company: where its key is, how it is exchanged, and what the CA tells about itself.
+
+#![cfg(test)]
+
+#[expect(dead_code, reason = "other stories need more of it")]
+#[path = "../shared/http.rs"]
+mod http;
+
+mod agents;
+mod key_files;
+mod office;
+mod rotation;

@@ -1,0 +1,139 @@
+//! A CA's key is exchanged while people go on logging in.
+
+use crate::office::Office;
+use epithet_testkit::{DEADLINE, KeyPair, wait_until};
+use rustix::process::Signal;
+
+fn path(key: &KeyPair) -> String {
+    key.path().display().to_string()
+}
+
+fn public(key: &KeyPair) -> String {
+    key.public_path().display().to_string()
+}
+
+/// `algorithm base64`
+fn bare(key: &KeyPair) -> String {
+    key.public_line().split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn the_first_key_signs_and_all_are_published() {
+    let office = Office::new();
+    let [old, new, later] = ["old", "new", "later"].map(|name| office.key(name));
+    let ca = office.server([
+        "--ca-key",
+        &path(&old),
+        "--ca-key",
+        &path(&new),
+        "--ca-key",
+        &public(&later),
+    ]);
+    let lines = format!("{}\n{}\n{}\n", bare(&old), bare(&new), bare(&later));
+    for path in ["/", "/ca-keys"] {
+        assert_eq!(ca.get(path).body, lines, "{path}");
+    }
+    let told = office.described(&ca.ask("alice", &office.question()));
+    assert!(told.contains(&old.fingerprint()), "{told}");
+
+    let refused = office.epithet(&["server", "--ca-key", &public(&later)]);
+    assert_eq!(refused.code(), Some(1));
+    assert!(refused.stderr.contains("the first key signs"), "{refused:?}");
+}
+
+#[test]
+fn a_policy_server_believes_whichever_published_key_signs() {
+    let office = Office::new();
+    let [old, new] = ["old", "new"].map(|name| office.key(name));
+    // It is told the keys by a file of several lines, as a host is.
+    let both = office.home.write(
+        "both.pub",
+        format!(
+            "# the CA's keys\n{}\n\n{}\n",
+            old.public_line(),
+            new.public_line()
+        ),
+    );
+    let mut policy = office.policy(["--listen=127.0.0.1:0", "--ca-pubkey", &both.display().to_string()]);
+    for (first, second) in [(&old, &new), (&new, &old)] {
+        let ca = office.ca(policy.url(), ["--key", &path(first), "--key", &path(second)]);
+        let told = office.described(&ca.ask("alice", &office.question()));
+        assert!(told.contains(&first.fingerprint()), "{told}");
+    }
+    // The old one is forgotten without a restart.
+    std::fs::write(&both, new.public_line()).expect("a file");
+    policy.server.daemon().signal(Signal::HUP);
+    let forgotten = office.ca(policy.url(), ["--key", &path(&old)]);
+    let refused = wait_until(DEADLINE, || {
+        let answer = forgotten.ask("alice", &office.question());
+        (answer.status() == 502).then_some(answer)
+    });
+    assert!(
+        refused
+            .expect("a refusal")
+            .body
+            .contains("does not accept this CA")
+    );
+    let ca = office.ca(policy.url(), ["--key", &path(&new)]);
+    assert_eq!(ca.ask("alice", &office.question()).status(), 200);
+}
+
+#[test]
+fn a_policy_server_takes_all_keys_from_the_cas_url() {
+    let office = Office::new();
+    let [old, new] = ["old", "new"].map(|name| office.key(name));
+    let published = office.server(["--ca-key", &path(&old), "--ca-key", &path(&new)]);
+    let policy = office.policy(["--listen=127.0.0.1:0", "--ca-pubkey", published.url()]);
+    let ca = office.ca(policy.url(), ["--key", &path(&new), "--key", &path(&old)]);
+    assert_eq!(ca.ask("alice", &office.question()).status(), 200);
+}
+
+#[test]
+fn rotate_says_which_step_is_next() {
+    let office = Office::new();
+    let [old, new] = ["old", "new"].map(|name| office.key(name));
+    let trusted = office.home.write("trusted", old.public_line() + "\n");
+    let rotate = |keys: &[&KeyPair], more: &[&str]| {
+        let arguments: Vec<_> = keys
+            .iter()
+            .flat_map(|key| ["--ca-key".to_owned(), path(key)])
+            .collect();
+        let ca = office.server(arguments);
+        let next = public(&new);
+        let all = [&["ca", "rotate", ca.url(), "--next", &next][..], more].concat();
+        let finished = office.epithet(&all);
+        (finished.code(), finished.stdout)
+    };
+    let host = ["--trusted", &trusted.display().to_string()];
+    for (keys, more, code, expected) in [
+        (vec![&old], &[][..], 1, "step 2: publish"),
+        (vec![&old, &new], &host[..], 1, "step 3: have these trust"),
+        (vec![&old, &new], &[], 1, "step 4: --key NEW --key OLD"),
+        (vec![&new, &old], &[], 1, "step 5 and 6"),
+        (vec![&new], &[], 0, "Nothing is left to do."),
+    ] {
+        let (status, told) = rotate(&keys, more);
+        assert!(told.contains(expected), "{told}");
+        assert_eq!(status, Some(code), "{told}");
+    }
+    let (_, told) = rotate(&[&old, &new], &host);
+    assert!(
+        told.contains(&format!("does not trust {}", new.fingerprint())),
+        "{told}"
+    );
+    std::fs::write(
+        &trusted,
+        format!("{}\n{}\n", old.public_line(), new.public_line()),
+    )
+    .expect("a file");
+    let (_, told) = rotate(&[&old, &new], &host);
+    assert!(
+        told.contains("trusts all of them") && told.contains("step 4"),
+        "{told}"
+    );
+
+    let nobody = office.epithet(&["ca", "rotate", "http://127.0.0.1:1"]);
+    assert_eq!(nobody.code(), Some(1), "{nobody:?}");
+    let insecure = office.epithet(&["ca", "rotate", "http://ca.example.com"]);
+    assert!(insecure.stderr.contains("in the clear"), "{insecure:?}");
+}
