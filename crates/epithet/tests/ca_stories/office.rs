@@ -1,7 +1,7 @@
 //! A company whose tokens are names: whoever sends `alice` is Alice, and may be root everywhere in example.com.
 
 use crate::http::{Answer, exchange, request};
-use epithet_testkit::{DEADLINE, Finished, Home, KeyPair, Server};
+use epithet_testkit::{DEADLINE, Finished, Home, KeyPair, Server, wait_until};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
@@ -132,11 +132,17 @@ impl Running {
         )
     }
 
-    /// The audit log's lines on its standard output.
-    pub(crate) fn audit_lines(&mut self) -> Vec<Value> {
-        let text = self.server.daemon().stdout().text();
-        text.lines()
-            .map(|line| serde_json::from_str(line).expect("a JSON line"))
-            .collect()
+    /// The audit log's line on its standard output about the request that got this answer.
+    pub(crate) fn audit_line(&mut self, answer: &Answer) -> Value {
+        let id = answer
+            .header("epithet-request-id")
+            .expect("a request id")
+            .to_owned();
+        let daemon = self.server.daemon();
+        let line = wait_until(DEADLINE, || {
+            let text = daemon.stdout().text();
+            text.lines().find(|line| line.contains(&id)).map(str::to_owned)
+        });
+        serde_json::from_str(&line.expect("a line in the audit log")).expect("a JSON line")
     }
 }
