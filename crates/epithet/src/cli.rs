@@ -7,6 +7,7 @@ mod ca;
 mod demo;
 mod host;
 mod laptop;
+mod rules;
 mod server;
 
 pub(crate) use agent::{
@@ -19,10 +20,8 @@ pub(crate) use ca::{CaCommand, CaOptions, IssuingOptions, RotateOptions, ServeCa
 pub(crate) use demo::{DemoCommand, DemoOptions};
 pub(crate) use host::{CaKeyOptions, HostCheckOptions, HostCommand, HostSetupOptions};
 pub(crate) use laptop::{InstallOptions, StatusOptions, StopOptions, UninstallOptions};
-pub(crate) use server::{
-    CheckOptions, ExplainOptions, PolicyCommand, PolicyOptions, RuleOptions, ServePolicyOptions,
-    ServerOptions,
-};
+pub(crate) use rules::{CheckOptions, ExplainOptions, PolicyCommand, ReplayOptions, TestOptions};
+pub(crate) use server::{PolicyOptions, RuleOptions, ServePolicyOptions, ServerOptions};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
@@ -116,7 +115,7 @@ pub(crate) enum Command {
     Plugin(PluginCommand),
     /// Run the certificate authority; exchange its key
     Ca(Box<CaOptions>),
-    /// Run the policy server that the CA asks; check and explain its rules
+    /// Run the policy server that the CA asks; check, explain and test its rules
     Policy(Box<PolicyOptions>),
     /// Run CA and policy server in one process
     Server(Box<ServerOptions>),

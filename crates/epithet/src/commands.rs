@@ -10,6 +10,7 @@ mod demo;
 mod host;
 mod inspect;
 mod plugin;
+mod rules;
 mod server;
 mod service;
 mod shell;
@@ -51,8 +52,10 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         },
         Command::Policy(options) => match options.command {
             None => server::policy(&global, options.serve),
-            Some(PolicyCommand::Check(check)) => server::check(&check),
-            Some(PolicyCommand::Explain(explain)) => server::explain(&global, &explain),
+            Some(PolicyCommand::Check(check)) => rules::check(&check),
+            Some(PolicyCommand::Explain(explain)) => rules::explain(&global, &explain),
+            Some(PolicyCommand::Test(test)) => rules::test(&test),
+            Some(PolicyCommand::Replay(replay)) => rules::replay(&replay),
         },
         Command::Server(options) => server::server(&global, *options),
         Command::Host(command) => host::run(&global, &command),

@@ -9,5 +9,5 @@ mod files;
 mod sections;
 
 pub(crate) use changes::Files;
-pub(crate) use files::{home, load};
+pub(crate) use files::{home, load, with_suggestion};
 pub(crate) use sections::{Common, Config, IssuingSection, OidcSection, OneOrMany, split_outside_braces};

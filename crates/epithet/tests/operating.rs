@@ -2,49 +2,16 @@
 
 #![cfg(test)]
 
-use epithet_testkit::{DEADLINE, Finished, Home, KeyPair, Server};
+#[path = "shared/operated.rs"]
+mod operated;
+
+use epithet_testkit::{DEADLINE, Home, KeyPair, Server};
+use operated::{EPITHET, Operated, epithet, rules};
 use rustix::process::Signal;
-use serde_json::{Value, json};
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-
-const EPITHET: &str = env!("CARGO_BIN_EXE_epithet");
-
-/// A server whose tokens are names, and the files that it reads.
-struct Operated {
-    home: Home,
-    rules: PathBuf,
-    audit: PathBuf,
-    server: Server,
-}
+use serde_json::Value;
+use std::path::Path;
 
 impl Operated {
-    fn begin() -> Self {
-        let home = Home::new();
-        let key = KeyPair::generate(home.path(), "ca.key");
-        let rules = home.write("server.yaml", rules("alice"));
-        let audit = home.join("audit.jsonl");
-        let server = Server::start(
-            Path::new(EPITHET),
-            &home,
-            [
-                "server".to_owned(),
-                "-v".to_owned(),
-                "--listen=127.0.0.1:0".to_owned(),
-                format!("--config={}", rules.display()),
-                format!("--ca-key={}", key.path().display()),
-                format!("--audit-file={}", audit.display()),
-            ],
-        );
-        Self {
-            home,
-            rules,
-            audit,
-            server,
-        }
-    }
-
     /// Replaces the rules and says so; returns the line of the log that tells what became of it.
     fn reload(&mut self, rules: &str, becomes: &str) -> String {
         std::fs::write(&self.rules, rules).unwrap();
@@ -56,69 +23,6 @@ impl Operated {
         self.server.daemon().signal(Signal::HUP);
         self.server.daemon().expect_line_after(before, becomes, DEADLINE)
     }
-
-    /// The status of a request for a certificate by whoever holds this token.
-    fn ask(&self, token: &str) -> u16 {
-        let key = KeyPair::generate(self.home.path(), &format!("key-{}", rand_name()));
-        let body = json!({
-            "publicKey": key.public_line(),
-            "connection": {"remoteHost": "web.example.com", "remoteUser": "root", "port": 22, "proxyJump": "", "hash": "0".repeat(40)},
-        });
-        let (status, _) = self.http(
-            "POST",
-            "/",
-            &[("authorization", &format!("Bearer {token}"))],
-            &body.to_string(),
-        );
-        status
-    }
-
-    fn http(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
-        let address = self.server.url().trim_start_matches("http://");
-        let mut stream = TcpStream::connect(address).expect("the server listens");
-        let headers: String = headers
-            .iter()
-            .map(|(name, value)| format!("{name}: {value}\r\n"))
-            .collect();
-        write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: application/json\r\n{headers}content-length: {}\r\n\r\n{body}",
-            body.len()
-        )
-        .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
-        let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
-        (status.expect("a status"), body.to_owned())
-    }
-}
-
-/// A name that no other call has had.
-fn rand_name() -> u64 {
-    use std::sync::atomic::{AtomicU64, Ordering};
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
-/// Rules under which a token is a name, and `name` may be root everywhere in example.com.
-fn rules(name: &str) -> String {
-    format!(
-        r#"policy:
-  token: command
-  command: 'printf "{{\"identity\": \"%s\"}}" "$(cat)"'
-  users: {{{name}: [admin]}}
-  defaults: {{allow: {{root: [admin]}}, expiration: 2m}}
-  hosts:
-    "*.example.com": {{}}
-"#
-    )
-}
-
-fn epithet(home: &Home, arguments: &[&str]) -> Finished {
-    let mut command = home.command(EPITHET);
-    command.args(arguments);
-    Finished::of(command, DEADLINE)
 }
 
 #[test]

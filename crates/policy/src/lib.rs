@@ -6,6 +6,9 @@
 //!   policy server through [`router`], for `epithet server` directly.
 //! - [`ServiceTokens`]: how the server knows that it is the CA who asks.
 //!
+//! - [`Document::warnings`], [`Rules::explain`], [`Expectations`] and [`Replay`]: what rules say, asked before they are in
+//!   force.
+//!
 //! A policy server holds no signing key. Everything that is not allowed is denied.
 //!
 //! # Where decisions differ from epithet 0.19
@@ -20,7 +23,9 @@
 
 mod decision;
 mod document;
+mod expectations;
 mod explain;
+mod past;
 mod person;
 mod places;
 mod policy;
@@ -28,6 +33,7 @@ mod replay;
 mod routes;
 mod rules;
 mod service_token;
+mod shadow;
 mod status;
 mod terms;
 mod token_check;
@@ -41,7 +47,9 @@ pub use document::{
     CommandSection, Document, DocumentError, HostRule, IntrospectionSection, Issuers, Lacking, Lifetime,
     Oidc, PrincipalTemplate, Principals, Requirement, Span, TokenKind,
 };
+pub use expectations::{Expectation, Expectations, OneOrMany, Unexpected, Verdict};
 pub use explain::{Explanation, Part};
+pub use past::{Change, Kind, Replay, Times};
 pub use person::{ClaimNames, Prefix};
 pub use policy::{DEFAULT_SCOPES, Policy, PolicyError, Refusal};
 pub use routes::{SERVICE_ERROR_HEADER, router};
@@ -49,3 +57,4 @@ pub use rules::Rules;
 pub use service_token::{Received, ServiceTokenError, ServiceTokens};
 pub use status::Status;
 pub use terms::{DEFAULT_EXTENSIONS, Terms};
+pub use warnings::{CaLimits, Warning};

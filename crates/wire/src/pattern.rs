@@ -4,6 +4,7 @@
 //! file is read (there it silently matches nothing), that case does not matter, and that of two patterns the one
 //! that says more wins (there the longer text does).
 
+mod inclusion;
 mod program;
 mod syntax;
 
@@ -91,12 +92,13 @@ impl HostPattern {
                 "has a blank, a control character or a `/`, which no host name has",
             ));
         }
-        let mut parser = Parser::new(text);
-        let mut nodes = parser.sequence().map_err(error)?;
-        // Names are compared without the dot that ends an absolute DNS name.
-        if nodes.len() > 1 && nodes.last() == Some(&Node::Literal(b'.')) {
-            nodes.pop();
+        let bracketed = text.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+        if bracketed.is_some_and(|(inner, _)| inner.parse::<std::net::Ipv6Addr>().is_ok()) {
+            return Err(error(
+                "has an address in brackets, which ssh's host names never have; leave them out",
+            ));
         }
+        let nodes = nodes(text).map_err(error)?;
         Ok(Self {
             text: text.into(),
             rank: rank(&nodes),
@@ -123,6 +125,28 @@ impl HostPattern {
         }
     }
 
+    /// Whether this pattern covers every host that `other` covers. `false` also when that would take long to find out.
+    pub fn includes(&self, other: &Self) -> bool {
+        if let Some(name) = other.exact_name() {
+            return self.matches(name);
+        }
+        let steps = |pattern: &Self| nodes(&pattern.text).map(|nodes| whole_program(&nodes));
+        match (steps(self), steps(other)) {
+            (Ok(wide), Ok(narrow)) => inclusion::includes(&wide, &narrow),
+            _ => false,
+        }
+    }
+
+    /// Two names that this pattern covers, as different as may be; fewer when there are none of letters and digits.
+    pub fn examples(&self) -> Vec<String> {
+        let Ok(nodes) = nodes(&self.text) else {
+            return Vec::new();
+        };
+        let short = example(&nodes, "", true);
+        let long = example(&nodes, "x7", false);
+        [short, long].into_iter().flatten().collect()
+    }
+
     /// The one name this pattern stands for, when it has no wildcard.
     pub fn exact_name(&self) -> Option<&str> {
         match &self.matcher {
@@ -142,6 +166,51 @@ impl HostPattern {
     pub fn as_str(&self) -> &str {
         &self.text
     }
+}
+
+fn nodes(text: &str) -> Result<Vec<Node>, &'static str> {
+    let mut nodes = Parser::new(text).sequence()?;
+    // Names are compared without the dot that ends an absolute DNS name.
+    if nodes.len() > 1 && nodes.last() == Some(&Node::Literal(b'.')) {
+        nodes.pop();
+    }
+    Ok(nodes)
+}
+
+/// A name with `filling` for each `*`, and the first or last of everything that may be chosen.
+fn example(nodes: &[Node], filling: &str, is_first: bool) -> Option<String> {
+    let mut text = String::new();
+    for node in nodes {
+        match node {
+            Node::Literal(byte) => text.push(char::from(*byte)),
+            Node::Star => text.push_str(filling),
+            Node::One(set) => {
+                let mut fitting = (b'0'..=b'z').filter(|byte| set.has(*byte) && !byte.is_ascii_uppercase());
+                let byte = if is_first {
+                    fitting.next()
+                } else {
+                    fitting.next_back()
+                };
+                text.push(char::from(byte?));
+            }
+            Node::Choice(alternatives) => {
+                let chosen = if is_first {
+                    alternatives.first()
+                } else {
+                    alternatives.last()
+                };
+                text += &example(chosen?, filling, is_first)?;
+            }
+        }
+    }
+    Some(text)
+}
+
+fn whole_program(nodes: &[Node]) -> Vec<Step> {
+    let mut steps = Vec::new();
+    compile(nodes, &mut steps);
+    steps.push(Step::Accept);
+    steps
 }
 
 fn rank(nodes: &[Node]) -> Rank {
@@ -213,13 +282,10 @@ fn matcher(nodes: &[Node]) -> Matcher {
         };
         let mut suffix = literals(&mut nodes.iter().rev());
         suffix.reverse();
-        let mut steps = Vec::new();
-        compile(nodes, &mut steps);
-        steps.push(Step::Accept);
         Matcher::Program {
             prefix: literals(&mut nodes.iter()).into(),
             suffix: suffix.into(),
-            steps: steps.into(),
+            steps: whole_program(nodes).into(),
         }
     })
 }
@@ -337,6 +403,8 @@ mod tests {
             ("[z-a]", "backwards"),
             ("a b", "blank"),
             ("a/b", "`/`"),
+            ("[::1]", "in brackets"),
+            ("[2001:db8::1]:22", "in brackets"),
             ("b\u{fc}cher.example", "xn--"),
         ] {
             let error = HostPattern::parse(pattern).expect_err(pattern).to_string();
@@ -394,6 +462,55 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_pattern_includes_what_the_table_says() {
+        for (wide, narrow, expected) in [
+            ("*", "*.*", true),
+            ("*.*", "*", false),
+            ("*.example.com", "*.*.example.com", true),
+            ("*.example.com", "web-?.example.com", true),
+            ("web-?.example.com", "*.example.com", false),
+            ("{a,b}*", "a*", true),
+            ("a*", "{a,b}*", false),
+            ("[a-c]x", "{ax,bx,cx}", true),
+            ("[a-b]x", "{ax,bx,cx}", false),
+            ("*", "web.example.com", true),
+            ("WEB*", "web1", true),
+            ("web", "web.", true),
+            ("a**b", "a*b", true),
+            ("*a*", "*b*", false),
+            ("db*", "web*", false),
+            // Certain, but too far to see: said to be no.
+            (
+                &format!("*a{}", "?".repeat(20)),
+                &format!("*a{}", "?".repeat(20)),
+                false,
+            ),
+        ] {
+            let parse = |text: &str| HostPattern::parse(text).unwrap();
+            assert_eq!(parse(wide).includes(&parse(narrow)), expected, "{wide} {narrow}");
+        }
+    }
+
+    #[test]
+    fn examples_are_covered_by_their_pattern() {
+        for (pattern, examples) in [
+            ("web", &["web", "web"][..]),
+            ("*.lan", &[".lan", "x7.lan"]),
+            ("db{1,22}[a-c]?", &["db1a0", "db22cz"]),
+            ("{,*}", &["", "x7"]),
+            ("[!0-9a-z]", &[":", "`"]),
+            ("\\*[+]", &[]),
+        ] {
+            let pattern = HostPattern::parse(pattern).unwrap();
+            assert_eq!(pattern.examples(), examples, "{pattern}");
+            assert!(
+                pattern.examples().iter().all(|name| pattern.matches(name)),
+                "{pattern}"
+            );
+        }
+    }
+
     /// What a pattern means, by trying everything.
     fn slow(nodes: &[Node], text: &[u8]) -> bool {
         match nodes {
@@ -410,6 +527,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { cases: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn anything_may_be_parsed_and_matched(pattern in ".{0,40}", host in "[ -~]{0,20}") {
             if let Ok(pattern) = HostPattern::parse(&pattern) {
@@ -425,6 +544,24 @@ mod tests {
             if let Ok(parsed) = HostPattern::parse(&pattern) {
                 let nodes = Parser::new(&pattern).sequence().unwrap();
                 prop_assert_eq!(parsed.matches(&host), slow(&nodes, host.as_bytes()));
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_pattern_that_includes_another_matches_what_it_matches(
+            wide in "[ab*?{},]{1,8}",
+            narrow in "[ab*?{},]{1,8}",
+            hosts in proptest::collection::vec("[ab]{0,6}", 1..20),
+        ) {
+            if let (Ok(wide), Ok(narrow)) = (HostPattern::parse(&wide), HostPattern::parse(&narrow)) {
+                let includes = wide.includes(&narrow);
+                for host in hosts {
+                    prop_assert!(!includes || !narrow.matches(&host) || wide.matches(&host), "{host}");
+                }
             }
         }
     }

@@ -1,12 +1,10 @@
 //! `epithet policy` and `epithet server`.
 
-use super::agent::duration;
 use super::ca::IssuingOptions;
+use super::rules::PolicyCommand;
 use crate::commands::KeyName;
-use clap::{Args, Subcommand};
-use epithet_wire::{HostName, Principal};
+use clap::Args;
 use std::path::PathBuf;
-use std::time::Duration;
 
 const POLICY_EXAMPLES: &str = "\
 A file, for example /etc/epithet/policy.yaml:
@@ -19,11 +17,13 @@ A file, for example /etc/epithet/policy.yaml:
   epithet policy --ca-pubkey /etc/epithet/ca.key.pub --listen unix:///run/epithet/policy.sock
   epithet policy check /etc/epithet/policy.yaml
   epithet policy explain --user alice@example.com --host web.example.com --as root
+  epithet policy test /etc/epithet/policy-tests.yaml
 
-How tokens are verified, `policy: token:` says: `oidc` (ID tokens; `oidc:` may be a list of issuers), `introspection` \
+Every key of the rules, and how they decide: docs/policy.md. How tokens are verified, `policy: token:` says: `oidc` (ID tokens; `oidc:` may be a list of issuers), `introspection` \
 (the provider is asked, RFC 7662) or `command` (a program of yours is asked). See docs/policy-tokens.md.
 
-SIGHUP reads the files again: what is wrong with them is logged, and the old rules stay. It reads the TLS files again too.";
+When the files change, or at SIGHUP, they are read again: what is wrong with them is logged, and the old rules stay. SIGHUP \
+reads the TLS files again too.";
 
 /// `epithet policy`
 #[derive(Debug, Clone, Args)]
@@ -33,48 +33,6 @@ pub(crate) struct PolicyOptions {
     pub(crate) command: Option<PolicyCommand>,
     #[command(flatten)]
     pub(crate) serve: ServePolicyOptions,
-}
-
-/// `epithet policy ...`
-#[derive(Debug, Clone, Subcommand)]
-pub(crate) enum PolicyCommand {
-    /// Read a file of rules and say what is wrong with it, or looks so
-    Check(CheckOptions),
-    /// Say what the rules decide about one login, and why
-    Explain(ExplainOptions),
-}
-
-/// `epithet policy check`
-#[derive(Debug, Clone, Args)]
-pub(crate) struct CheckOptions {
-    /// The file, with the rules at its top or under `policy:`
-    pub(crate) file: PathBuf,
-    /// The CA's own limit on a certificate's life, for the warning about longer ones [default: 10m]
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub(crate) max_ttl: Option<Duration>,
-    /// Fail on warnings too
-    #[arg(long)]
-    pub(crate) strict: bool,
-}
-
-/// `epithet policy explain`
-#[derive(Debug, Clone, Args)]
-#[command(after_help = "Exit code: 0 when the login is allowed, 1 when it is denied.")]
-pub(crate) struct ExplainOptions {
-    /// The person, as `users` has them
-    #[arg(long, value_name = "IDENTITY")]
-    pub(crate) user: String,
-    /// A group of theirs at the provider; may be repeated
-    #[arg(long, value_name = "GROUP")]
-    pub(crate) group: Vec<String>,
-    /// The host, as they would give it to ssh
-    #[arg(long)]
-    pub(crate) host: HostName,
-    /// The user on that host
-    #[arg(long = "as", value_name = "USER")]
-    pub(crate) login: Principal,
-    /// The file, with the rules at its top or under `policy:` [default: the configuration that a server would read]
-    pub(crate) file: Option<PathBuf>,
 }
 
 /// `epithet policy` as a server
@@ -124,8 +82,8 @@ Examples:
 
 Users, hosts and the way tokens are verified come from `policy:` in a configuration file; see `epithet policy --help`.
 
-SIGHUP reads the files again (what is wrong with them is logged, and the old rules stay), opens the audit log again and \
-reads the TLS files again.";
+When the files change, or at SIGHUP, the rules are read again (what is wrong with them is logged, and the old ones stay). \
+SIGHUP opens the audit log again and reads the TLS files again too.";
 
 /// `epithet server`
 #[derive(Debug, Clone, Args)]

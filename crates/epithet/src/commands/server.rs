@@ -3,7 +3,6 @@
 mod ca_keys;
 mod in_process;
 mod issuing;
-mod look_at_rules;
 mod passphrase;
 mod reload;
 
@@ -17,7 +16,6 @@ use epithet_serve::Tls;
 use epithet_wire::Endpoint;
 use in_process::InProcess;
 use issuing::{Issuing, serve};
-pub(crate) use look_at_rules::{check, explain};
 use passphrase::Passphrases;
 use reload::{Callers, Reload, Rules};
 use std::path::{Path, PathBuf};

@@ -21,7 +21,7 @@ impl std::fmt::Display for DocumentError {
 }
 
 impl DocumentError {
-    pub(super) fn new(file: &str, error: &serde_saphyr::Error) -> Self {
+    pub(crate) fn new(file: &str, error: &serde_saphyr::Error) -> Self {
         let place = error
             .location()
             .map(|location| (location.line(), location.column()));
@@ -31,6 +31,9 @@ impl DocumentError {
             if let Some(end) = problem.rfind(superfluous) {
                 problem.truncate(end);
             }
+        }
+        if problem.starts_with("cannot deserialize null into string") {
+            problem = "nothing stands here, which is also what YAML reads in `~` and `null`; quote it if it is meant as text".to_owned();
         }
         Self {
             file: file.to_owned(),

@@ -54,6 +54,28 @@ fn compile_choice(alternatives: &[Vec<Node>], steps: &mut Vec<Step>) {
     }
 }
 
+/// The places that use up a character or accept, reached from these without using one up; sorted.
+pub(super) fn closure(steps: &[Step], from: impl IntoIterator<Item = usize>) -> Vec<usize> {
+    let mut places = Places::new(steps.len());
+    from.into_iter().for_each(|place| places.add(place));
+    let mut index = 0;
+    while let Some(&place) = places.list.get(index) {
+        index += 1;
+        match steps[place] {
+            Step::Fork(one, other) => {
+                places.add(one);
+                places.add(other);
+            }
+            Step::Jump(to) => places.add(to),
+            Step::Byte(_) | Step::One(_) | Step::Accept => {}
+        }
+    }
+    let mut reached = places.list;
+    reached.retain(|place| !matches!(steps[*place], Step::Fork(..) | Step::Jump(_)));
+    reached.sort_unstable();
+    reached
+}
+
 /// The most steps a pattern of [`PATTERN_MAX`] bytes can have: three for a `*`, and one to accept.
 const STEPS_MAX: usize = PATTERN_MAX * 3 + 1;
 
