@@ -247,7 +247,7 @@ users: {alice@example.com: [admin]}
 defaults: {allow: {root: [admin], deploy: [admin]}}
 hosts:
   '*.example.com': {principals: {root: [prod-root], deploy: ['{user}@{host}']}}
-  'fe80::1': {principals: ['{host}']}
+  'fe80::1': {principals: ['x@{host}']}
 ";
     let provider = provider();
     let policy = policy(&provider, "", RULES);

@@ -175,7 +175,7 @@ fn requirement() -> impl Strategy<Value = Requirement> {
 }
 
 fn principals() -> impl Strategy<Value = Principals> {
-    let template = prop_oneof![Just("p"), Just("{user}"), Just("{user}@{host}"), Just("x-{host}")]
+    let template = prop_oneof![Just("p"), Just("{user}"), Just("{user}@{host}"), Just("x@{host}")]
         .prop_map(|text| epithet_policy::PrincipalTemplate::parse(text).unwrap());
     let list = proptest::collection::vec(template, 0..3);
     prop_oneof![

@@ -14,13 +14,22 @@ use std::fmt;
 pub struct PrincipalTemplate(String);
 
 impl PrincipalTemplate {
-    /// Reads one.
+    /// Reads one. `{host}` only stands after an `@`: what a host is called is said by whoever asks, and a host called
+    /// `root` must not make the principal `root`.
     ///
     /// # Errors
-    /// When no user and host make it a principal, or it has braces around anything else.
-    pub fn parse(text: &str) -> Result<Self, NameError> {
+    /// In words, when no user and host make it a principal, or it has braces around anything else.
+    pub fn parse(text: &str) -> Result<Self, String> {
         let template = Self(text.to_owned());
-        template.fill("u", "h").map(|_| template)
+        template.fill("u", "h").map_err(|error| {
+            format!("`{text}` is not a principal ({error}); `{{user}}` and `{{host}}` stand for those of the login")
+        })?;
+        if text.replace("@{host}", "@").contains("{host}") {
+            return Err(format!(
+                "`{text}`: `{{host}}` only stands after an `@`, as in `{{user}}@{{host}}`, so that no host's name is a user's"
+            ));
+        }
+        Ok(template)
     }
 
     /// The principal for one login.
@@ -40,12 +49,7 @@ impl PrincipalTemplate {
 
 impl<'de> Deserialize<'de> for PrincipalTemplate {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Self::parse(&text).map_err(|error| {
-            Error::custom(format!(
-                "`{text}` is not a principal ({error}); `{{user}}` and `{{host}}` stand for those of the login"
-            ))
-        })
+        Self::parse(&String::deserialize(deserializer)?).map_err(Error::custom)
     }
 }
 
@@ -116,13 +120,20 @@ mod tests {
     #[test]
     fn a_template_is_filled_with_the_login() {
         let fill = |text: &str, host: &str| {
-            let filled = PrincipalTemplate::parse(text).and_then(|template| template.fill("root", host));
-            filled.map(|principal| principal.to_string()).ok()
+            let template = PrincipalTemplate::parse(text).ok()?;
+            template
+                .fill("root", host)
+                .ok()
+                .map(|principal| principal.to_string())
         };
         for (text, host, expected) in [
             ("prod-root", "h", Some("prod-root")),
             ("{user}@{host}", "web.example.com", Some("root@web.example.com")),
-            ("{host}", "10.0.0.1", Some("10.0.0.1")),
+            ("prod@{host}", "10.0.0.1", Some("prod@10.0.0.1")),
+            ("{host}", "root", None),
+            ("x-{host}", "h", None),
+            ("{user}{host}", "h", None),
+            ("a@{host}{host}", "h", None),
             ("{user}@{host}", "fe80::1", None),
             ("{user}{user}", "h", Some("rootroot")),
             ("{group}", "h", None),
@@ -133,9 +144,9 @@ mod tests {
         ] {
             assert_eq!(fill(text, host).as_deref(), expected, "{text} {host}");
         }
-        let long = "h".repeat(128);
-        assert_eq!(fill("{host}", &long), Some(long));
-        assert_eq!(fill("{host}", &"h".repeat(129)), None);
+        let long = "h".repeat(126);
+        assert_eq!(fill("x@{host}", &long), Some(format!("x@{long}")));
+        assert_eq!(fill("x@{host}", &"h".repeat(127)), None);
     }
 
     #[test]
