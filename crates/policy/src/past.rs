@@ -179,7 +179,6 @@ fn would_be(rules: &Rules, person: &Person, line: &Line, was_allowed: bool) -> O
         now: 0,
     };
     match (was_allowed, rules.evaluate(&question)) {
-        (false, Decision::Denied(Denial::Insufficient { .. })) => None,
         (true, Decision::Denied(denial @ Denial::Insufficient { rule, .. })) => {
             // By the same rule it was enough, as far as anybody knows.
             let is_same = line.rule.as_deref() == Some(rule.as_str());

@@ -35,6 +35,9 @@ impl DocumentError {
         if problem.starts_with("cannot deserialize null into string") {
             problem = "nothing stands here, which is also what YAML reads in `~` and `null`; quote it if it is meant as text".to_owned();
         }
+        if let Some(limit) = problem.strip_prefix("budget breached: ") {
+            problem = format!("this is more than is read of one file ({limit}); several files are merged");
+        }
         Self {
             file: file.to_owned(),
             place,
