@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use rustix::time::{ClockId, clock_gettime};
+use rustix::time::{ClockId, Timespec, clock_gettime};
 
 /// One moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +59,12 @@ impl Clock {
         }
     }
 
+    /// How long the machine has slept since it started.
+    pub fn slept(&self) -> Duration {
+        let awake = duration(clock_gettime(ClockId::Monotonic));
+        self.now().boot.saturating_sub(awake)
+    }
+
     /// Lets the machine sleep: both clocks go on. Does nothing to the system's own clock.
     pub fn sleep(&self, time: Duration) {
         self.shift(|shift| {
@@ -86,13 +92,16 @@ impl Now {
         let unix = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());
-        let boot = clock_gettime(BOOT_CLOCK);
         Self {
             unix,
-            boot: Duration::new(
-                u64::try_from(boot.tv_sec).unwrap_or(0),
-                u32::try_from(boot.tv_nsec).unwrap_or(0),
-            ),
+            boot: duration(clock_gettime(BOOT_CLOCK)),
         }
     }
+}
+
+fn duration(time: Timespec) -> Duration {
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or(0),
+        u32::try_from(time.tv_nsec).unwrap_or(0),
+    )
 }

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use tokio::net::UnixStream;
 use tracing::{debug, info, warn};
 
+use crate::chain::{Chain, ChainWhen, Chained};
 use crate::clock::Now;
 use crate::credential::Credential;
 use crate::firewall::{self, Refusal, Rules, Verdict};
 use crate::frame;
-use crate::message::{Reply, Request, is_session_bind};
+use crate::message::{Identity, Reply, Request, is_session_bind};
 use crate::promise::Promise;
 use crate::session::Session;
 use crate::socket::AgentSettings;
@@ -77,7 +78,7 @@ async fn converse(
         allow_forwarding: settings.allow_forwarding,
         require_bind: settings.require_bind,
     };
-    let mut session = Session::default();
+    let (mut session, mut chained) = (Session::default(), Chained::default());
     let mut message = Vec::new();
     while frame::read(stream, &mut message).await? {
         let (asked, request) = (Instant::now(), Request::decode(&message));
@@ -90,7 +91,18 @@ async fn converse(
         };
         let now = settings.clock.now();
         shared.note_request(now);
-        let verdict = firewall::answer(&mut session, credential.as_deref(), rules, &request, now);
+        let mut verdict = firewall::answer(&mut session, credential.as_deref(), rules, &request, now);
+        if matches!(
+            (&request, &verdict),
+            (Request::Bind(_), Verdict::Reply(Reply::Success))
+        ) {
+            chained.remember_bind(&message);
+        }
+        if let Some(chain) = &settings.chain
+            && is_offered(chain, promise, credential.as_deref())
+        {
+            verdict = with_other_agent(verdict, chain, &mut chained, &session, &request, &message).await;
+        }
         if let Some(watcher) = &settings.watcher {
             tell(watcher.as_ref(), &request, &verdict, asked);
         }
@@ -105,10 +117,56 @@ async fn converse(
     Ok(())
 }
 
+/// Whether the person's own agent is to be offered. Who emptied this agent wants it empty.
+fn is_offered(chain: &Chain, promise: &Promise, credential: Option<&Credential>) -> bool {
+    !promise.is_withdrawn()
+        && match chain.when {
+            ChainWhen::Always => true,
+            ChainWhen::Denied => credential.is_none(),
+        }
+}
+
+/// What becomes of the firewall's verdict when the person's own agent is asked, too: its keys stand after ours, and it
+/// is asked for signatures that are not ours to make.
+async fn with_other_agent(
+    verdict: Verdict,
+    chain: &Chain,
+    chained: &mut Chained,
+    session: &Session,
+    request: &Request<'_>,
+    message: &[u8],
+) -> Verdict {
+    match (request, verdict) {
+        (Request::Identities, Verdict::Reply(ours)) => {
+            let mut keys = match ours {
+                Reply::Identity { blob, comment } => vec![Identity {
+                    blob,
+                    comment: comment.into_bytes(),
+                }],
+                _ => Vec::new(),
+            };
+            for key in chained.list(chain, session).await {
+                if !keys.iter().any(|known| known.blob == key.blob) {
+                    keys.push(key);
+                }
+            }
+            Verdict::Reply(Reply::Identities(keys))
+        }
+        (Request::Sign(sign), Verdict::Refuse(_, Refusal::OtherKey | Refusal::NoCredential)) => {
+            match chained.sign(chain, session, sign, message).await {
+                Ok(answer) => Verdict::Reply(Reply::Relayed(answer)),
+                Err(refusal) => Verdict::Refuse(Reply::Failure, refusal),
+            }
+        }
+        (_, verdict) => verdict,
+    }
+}
+
 /// Tells the watcher about an answer.
 fn tell(watcher: &dyn Watcher, request: &Request<'_>, verdict: &Verdict, asked: Instant) {
     match (request, verdict) {
         (Request::Identities, Verdict::Reply(Reply::Identity { .. })) => watcher.listed(asked, 1),
+        (Request::Identities, Verdict::Reply(Reply::Identities(keys))) => watcher.listed(asked, keys.len()),
         (Request::Identities, _) => watcher.listed(asked, 0),
         (Request::Sign(_), Verdict::Reply(_)) => watcher.signed(asked),
         (Request::Sign(_), Verdict::Refuse(_, refusal)) => watcher.refused(asked, &refusal.to_string()),

@@ -17,7 +17,7 @@ use crate::userauth::{Userauth, is_sshsig};
 /// What is configured about the firewall.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Rules {
-    /// Whether a remote host may log in further with the certificate, through `ForwardAgent`.
+    /// Whether the remote host may log in further with the certificate, through `ForwardAgent`.
     ///
     /// Even then only to a host that it has a bound session with, and only as the certificate's user.
     pub allow_forwarding: bool,
@@ -94,7 +94,7 @@ impl fmt::Display for Refusal {
                 f.write_str("a login on a connection that was not bound to a session (require-bind is on)")
             }
             Self::Forwarded => {
-                f.write_str("a login by a remote host through the forwarded agent (allow-forwarding is off)")
+                f.write_str("a login by a remote host through the forwarded agent (allow-forwarding does not name that host)")
             }
             Self::OtherSession => f.write_str("a login in another session than the connection is bound to"),
             Self::OtherHost => f.write_str("a login to another host than the connection is bound to"),

@@ -9,6 +9,7 @@
 //!
 //! The credential is a [`Promise`]: the socket can be served before the certificate is there.
 
+mod chain;
 mod clock;
 mod connection;
 mod credential;
@@ -21,10 +22,11 @@ mod socket;
 pub mod userauth;
 mod watcher;
 
+pub use chain::{Chain, ChainWhen};
 pub use clock::{Clock, Now};
 pub use credential::{Credential, CredentialError};
 pub use firewall::{Refusal, Rules, Verdict};
-pub use message::{Reply, Request};
+pub use message::{Identity, Reply, Request};
 pub use promise::{Fulfil, Promise};
 pub use session::Session;
 pub use socket::{Activity, AgentSettings, AgentSocket};

@@ -139,6 +139,15 @@ pub(crate) fn is_session_bind(message: &[u8]) -> bool {
     reader.u8() == Ok(EXTENSION) && reader.string() == Ok(SESSION_BIND.as_bytes())
 }
 
+/// A key in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The key, or certificate, as SSH carries it.
+    pub blob: Vec<u8>,
+    /// What `ssh-add -l` shows; another agent's may be any bytes.
+    pub comment: Vec<u8>,
+}
+
 /// What the agent answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
@@ -157,8 +166,12 @@ pub enum Reply {
         /// What `ssh-add -l` shows.
         comment: String,
     },
+    /// Several keys, in this order.
+    Identities(Vec<Identity>),
     /// A signature as SSH carries it.
     Signature(Vec<u8>),
+    /// What another agent answered, without its length.
+    Relayed(Vec<u8>),
     /// The extensions that this agent has.
     Extensions,
 }
@@ -181,6 +194,15 @@ impl Reply {
                 message.put_string(blob);
                 message.put_string(comment);
             }
+            Self::Identities(keys) => {
+                message.put_u8(IDENTITIES_ANSWER);
+                message.put_u32(u32::try_from(keys.len()).unwrap_or(0));
+                for key in keys {
+                    message.put_string(&key.blob);
+                    message.put_string(&key.comment);
+                }
+            }
+            Self::Relayed(answer) => message.extend_from_slice(answer),
             Self::Signature(signature) => {
                 message.put_u8(SIGN_RESPONSE);
                 message.put_string(signature);
@@ -272,6 +294,15 @@ mod tests {
             identity.frame(),
             b"\0\0\0\x0f\x0c\0\0\0\x01\0\0\0\x01B\0\0\0\x01c"
         );
+        let key = |blob: &[u8]| Identity {
+            blob: blob.to_vec(),
+            comment: b"c".to_vec(),
+        };
+        assert_eq!(
+            Reply::Identities(vec![key(b"B"), key(b"A")]).frame(),
+            b"\0\0\0\x19\x0c\0\0\0\x02\0\0\0\x01B\0\0\0\x01c\0\0\0\x01A\0\0\0\x01c"
+        );
+        assert_eq!(Reply::Relayed(b"\x0es".to_vec()).frame(), b"\0\0\0\x02\x0es");
         assert_eq!(
             Reply::Signature(b"s".to_vec()).frame(),
             b"\0\0\0\x06\x0e\0\0\0\x01s"

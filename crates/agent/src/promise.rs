@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::credential::Credential;
 
@@ -23,6 +24,7 @@ enum State {
 #[derive(Debug, Clone)]
 pub struct Promise {
     state: Arc<watch::Sender<State>>,
+    wanted: CancellationToken,
 }
 
 /// The broker's side: provides the credential, or says that there will be none.
@@ -31,17 +33,20 @@ pub struct Promise {
 #[derive(Debug)]
 pub struct Fulfil {
     state: Arc<watch::Sender<State>>,
+    wanted: CancellationToken,
 }
 
 impl Promise {
     /// A promise that nothing is known about.
     pub fn pending() -> (Fulfil, Self) {
         let state = Arc::new(watch::Sender::new(State::Pending));
+        let wanted = CancellationToken::new();
         (
             Fulfil {
                 state: Arc::clone(&state),
+                wanted: wanted.clone(),
             },
-            Self { state },
+            Self { state, wanted },
         )
     }
 
@@ -49,6 +54,7 @@ impl Promise {
     pub fn ready(credential: Arc<Credential>) -> Self {
         Self {
             state: Arc::new(watch::Sender::new(State::Ready(credential))),
+            wanted: CancellationToken::new(),
         }
     }
 
@@ -65,8 +71,30 @@ impl Promise {
         matches!(*self.state.borrow(), State::Pending)
     }
 
+    /// Whether somebody has asked for the credential.
+    pub fn is_wanted(&self) -> bool {
+        self.wanted.is_cancelled()
+    }
+
+    /// Whether the credential was forgotten for good.
+    pub fn is_withdrawn(&self) -> bool {
+        matches!(*self.state.borrow(), State::Withdrawn)
+    }
+
+    /// Puts a newer credential in the place of one that is there. `false` when there is none any more.
+    pub fn renew(&self, credential: Arc<Credential>) -> bool {
+        self.state.send_if_modified(|state| {
+            let is_ready = matches!(state, State::Ready(_));
+            if is_ready {
+                *state = State::Ready(credential);
+            }
+            is_ready
+        })
+    }
+
     /// The credential, waiting for at most `deadline`. None when it was refused, withdrawn, or did not come in time.
     pub async fn settled(&self, deadline: Duration) -> Option<Arc<Credential>> {
+        self.wanted.cancel();
         if self.is_pending() {
             let mut updates = self.state.subscribe();
             let settled = updates.wait_for(|state| !matches!(state, State::Pending));
@@ -110,6 +138,11 @@ impl Fulfil {
         self.state.send_replace(State::Withdrawn);
     }
 
+    /// Waits until somebody asks for the credential.
+    pub async fn wanted(&self) {
+        self.wanted.cancelled().await;
+    }
+
     /// Waits until the credential was withdrawn, by this side or by `ssh-add -D`.
     pub async fn withdrawn(&self) {
         let mut updates = self.state.subscribe();
@@ -120,6 +153,7 @@ impl Fulfil {
     pub fn promise(&self) -> Promise {
         Promise {
             state: Arc::clone(&self.state),
+            wanted: self.wanted.clone(),
         }
     }
 }

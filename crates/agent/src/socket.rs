@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::chain::Chain;
 use crate::clock::Clock;
 use crate::connection::{self, Shared};
 use crate::promise::Promise;
@@ -34,6 +35,8 @@ pub struct AgentSettings {
     pub require_bind: bool,
     /// How long `list` and `sign` wait for a pending promise. ssh itself waits for its agent without end.
     pub wait: Duration,
+    /// The person's own agent, to be offered after ours.
+    pub chain: Option<Chain>,
     /// Who is told what the agent is asked.
     pub watcher: Option<Arc<dyn Watcher>>,
     /// Where the time comes from.
@@ -47,6 +50,7 @@ impl Default for AgentSettings {
             allow_forwarding: false,
             require_bind: false,
             wait: Duration::from_secs(30),
+            chain: None,
             watcher: None,
             clock: Clock::default(),
         }

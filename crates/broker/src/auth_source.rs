@@ -96,6 +96,15 @@ impl AuthSource {
         }
     }
 
+    /// Whether both log in the same person in the same way, so that token and state of one serve the other.
+    pub(crate) fn is_same_login(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Configured(ours), Self::Configured(theirs)) => ours == theirs,
+            (Self::Discovered { ca: ours, .. }, Self::Discovered { ca: theirs, .. }) => ours == theirs,
+            _ => false,
+        }
+    }
+
     /// The command as `inspect` shows it.
     pub(crate) fn describe(&self) -> String {
         match self {
@@ -110,7 +119,7 @@ impl AuthSource {
 /// # Errors
 /// A sentence about the CA: unreachable, silent, or naming something unusable.
 pub async fn fetch_pin(http: &CaHttp, ca: &CaAddress) -> Result<Pin, String> {
-    let discovery = http.discovery(ca).await?;
+    let discovery = http.discovery(ca, &epithet_agent::Clock::default()).await?;
     let auth = discovery
         .and_then(|discovery| discovery.auth)
         .ok_or("it does not say how to log in")?;

@@ -1,30 +1,31 @@
-//! The broker as a whole: what is made at the start, who answers what, and what is undone at the end.
+//! The broker as a whole: what is made at the start, who answers what, what a reload changes, and what is undone at the end.
 
 use crate::agents::Agents;
-use crate::auth_source::AuthSource;
-use crate::ca_pool::CaPool;
 use crate::descriptors::Shares;
-use crate::discovery::{DiscoveryWatch, Knowledge};
-use crate::gate::Gate;
+use crate::discovery::Knowledge;
+use crate::key_stock::KeyStock;
 use crate::listener::{self, Answers};
 use crate::login::Login;
 use crate::match_::Matcher;
-use crate::mint::{Mint, MintError};
-use crate::pins::Pins;
+use crate::mint::MintError;
+use crate::outfit::{Household, Outfit};
+use crate::renew::keep_renewing;
 use crate::run_dir::{RunDir, RunDirError, SocketOwner};
 use crate::settings::Settings;
-use crate::ssh_config::{PathError, SshConfig};
+use crate::ssh_config::{SshConfig, Unsayable};
+use crate::ssh_glue::{SshGlue, render_or_nothing};
 use crate::traces::Traces;
 use crate::voice::Voice;
-use epithet_agent::AgentSettings;
-use epithet_plugin::{Guard, RunLimits};
+use arc_swap::ArcSwap;
+use epithet_plugin::Guard;
 use epithet_wire::broker::{Asker, HostsInspection, Inspection, MemoryInspection, Reply, Request};
-use epithet_wire::limits::{CA_DEADLINE, DRAIN};
+use epithet_wire::limits::DRAIN;
 use jiff::Timestamp;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UnixListener;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -37,9 +38,9 @@ pub enum BrokerError {
     /// The run directory.
     #[error(transparent)]
     RunDir(#[from] RunDirError),
-    /// A path that ssh's configuration cannot hold.
+    /// What ssh's configuration cannot say.
     #[error(transparent)]
-    Path(#[from] PathError),
+    Ssh(#[from] Unsayable),
     /// The process that ends plugins when the broker is killed.
     #[error("cannot find the running program, which also guards plugins: {0}")]
     Guard(std::io::Error),
@@ -54,22 +55,51 @@ pub struct Broker {
     run_dir: RunDir,
     listener: Option<UnixListener>,
     parts: Arc<Parts>,
-    discovery: Option<DiscoveryWatch>,
-    config: SshConfig,
-    ending: CancellationToken,
+    reloader: Reloader,
+    reloads: Option<mpsc::Receiver<Reload>>,
+}
+
+/// New settings, and where to say what they change.
+#[derive(Debug)]
+struct Reload {
+    settings: Box<Settings>,
+    outcome: oneshot::Sender<Result<Vec<&'static str>, String>>,
+}
+
+/// Gives a running broker new settings.
+#[derive(Debug, Clone)]
+pub struct Reloader(mpsc::Sender<Reload>);
+
+impl Reloader {
+    /// Has the broker go on with these settings, and returns the keys whose values changed.
+    ///
+    /// # Errors
+    /// Why the broker goes on with the old ones.
+    pub async fn reload(&self, settings: Settings) -> Result<Vec<&'static str>, String> {
+        let (outcome, answer) = oneshot::channel();
+        let settings = Box::new(settings);
+        let ending = || "the broker is shutting down".to_owned();
+        let sent = self.0.send(Reload { settings, outcome }).await;
+        sent.map_err(|_| ending())?;
+        answer.await.map_err(|_| ending())?
+    }
 }
 
 /// What answers requests.
 #[derive(Debug)]
 struct Parts {
-    settings: Settings,
     started_at: Timestamp,
     broker_socket: PathBuf,
     agent_dir: PathBuf,
-    login: Arc<Login>,
-    pool: Arc<CaPool>,
-    agents: Arc<Agents>,
-    traces: Arc<Traces>,
+    household: Household,
+    glue: SshGlue,
+    now: ArcSwap<Now>,
+}
+
+/// What configuration made of the broker, and what answers ssh with it.
+#[derive(Debug)]
+struct Now {
+    outfit: Outfit,
     matcher: Matcher,
 }
 
@@ -86,123 +116,117 @@ impl Broker {
         let (home, runtime_dir) = (&settings.home, settings.runtime_dir.as_deref());
         let run_dir = RunDir::claim(home, runtime_dir, &settings.profile, owner)?;
         let (broker_socket, agent_dir) = (run_dir.broker_socket(), run_dir.agent_dir());
-        let config = SshConfig {
-            program: settings.match_program.clone(),
-            broker_socket: broker_socket.clone(),
-            agent_dir: agent_dir.clone(),
-            patterns: settings.patterns.clone(),
-        };
-        config.render()?;
+        let glue = SshGlue::new(settings.ssh.clone(), settings.binary.clone());
+        glue.ask_version().await;
+        ssh_config(&settings, &glue, &run_dir).render()?;
         let listener = match inherited {
             Some(inherited) => listener::take_over(inherited, &broker_socket),
             None => listener::bind(&broker_socket),
         }
         .map_err(|error| BrokerError::Socket(broker_socket.clone(), error))?;
 
-        let pool = Arc::new(CaPool::new(
-            settings.http.clone(),
-            settings.ca_cooldown,
-            settings.cas.clone(),
-        ));
-        let asks_ca = settings.patterns.is_empty() || settings.auth.is_none();
-        let discovery = asks_ca.then(|| DiscoveryWatch::start(Arc::clone(&pool), ending.clone()));
-        let gate = match &discovery {
-            Some(discovery) if settings.patterns.is_empty() => Gate::following(discovery.clone()),
-            _ => Gate::configured(settings.patterns.clone()),
-        };
-        let source = match (&settings.auth, &discovery) {
-            (None, Some(discovery)) => AuthSource::Discovered {
-                discovery: discovery.clone(),
-                ca: pool.name(),
-                pins: Pins::at(settings.home.join(".epithet/pins")),
-                binary: settings.binary.clone(),
-            },
-            (auth, _) => AuthSource::Configured(
-                auth.clone()
-                    .unwrap_or_else(|| unreachable!("discovery runs without --auth")),
-            ),
-        };
-        let limits = RunLimits {
-            deadline: settings.auth_timeout,
-            ..RunLimits::default()
-        };
         let guard = Guard::reexec(&[settings.guard]).map_err(BrokerError::Guard)?;
-        let login = Arc::new(Login::new(
-            source,
-            limits,
-            settings.token_reuse,
-            guard,
-            ending.clone(),
-        ));
-        let agent_settings = AgentSettings {
-            allow_forwarding: settings.allow_forwarding,
-            // A certificate may need a new login first; ssh itself would wait for ever.
-            wait: settings.auth_timeout + CA_DEADLINE,
-            ..AgentSettings::default()
-        };
-        let agents = Arc::new(Agents::new(
+        let clock = settings.clock.clone();
+        let agents = Agents::new(
             agent_dir.clone(),
-            agent_settings,
-            Shares::now().agents,
+            settings.agents.clone(),
+            clock.clone(),
             ending.child_token(),
-        ));
-        let traces = Arc::new(Traces::default());
-        let matcher = Matcher {
-            gate,
-            agents: Arc::clone(&agents),
-            mint: Mint {
-                login: Arc::clone(&login),
-                pool: Arc::clone(&pool),
-            },
-            traces: Arc::clone(&traces),
+        );
+        let outfit = Outfit::new(settings, None, &ending);
+        let household = Household {
+            agents: Arc::new(agents),
+            login: Arc::new(Login::new(outfit.way(), clock, guard, ending.clone())),
+            traces: Arc::new(Traces::default()),
+            keys: Arc::new(KeyStock::default()),
             mints: TaskTracker::new(),
-            ending: ending.clone(),
+            ending,
+        };
+        household.keys.refill();
+        let now = Now {
+            matcher: outfit.matcher(&household),
+            outfit,
         };
         let parts = Parts {
-            settings,
             started_at: Timestamp::now(),
             broker_socket,
             agent_dir,
-            login,
-            pool,
-            agents,
-            traces,
-            matcher,
+            household,
+            glue,
+            now: ArcSwap::from_pointee(now),
         };
-        let mut broker = Self {
+        let (sender, reloads) = mpsc::channel(1);
+        let broker = Self {
             run_dir,
             listener: Some(listener),
             parts: Arc::new(parts),
-            discovery,
-            config,
-            ending,
+            reloader: Reloader(sender),
+            reloads: Some(reloads),
         };
         broker.first_word().await;
         broker.write_ssh_config()?;
         Ok(broker)
     }
 
-    /// Gives the CA a moment to say which hosts are its own.
-    async fn first_word(&mut self) {
-        let Some(discovery) = &self.discovery else { return };
-        if let Knowledge::Known(known) = discovery.get(FIRST_WORD).await {
-            self.follow(known.as_deref());
+    /// For new settings while it runs.
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
+    }
+
+    /// Gives the CA a moment to say which hosts are its own, unless it has said so an earlier time.
+    async fn first_word(&self) {
+        let now = self.parts.now.load_full();
+        let Some(discovery) = &now.outfit.discovery else {
+            return;
+        };
+        if now.outfit.settings.follows_ca() {
+            now.outfit.recall_hosts();
+        }
+        let patience = match now.outfit.gate.is_known() {
+            true => Duration::ZERO,
+            false => FIRST_WORD,
+        };
+        if let Knowledge::Known(known) = discovery.watch.get(patience).await {
+            self.learn(&now.outfit, known.as_deref());
         }
     }
 
-    /// Takes over the CA's patterns. True when they changed.
-    fn follow(&mut self, discovery: Option<&epithet_wire::ca::Discovery>) -> bool {
-        if !self.parts.settings.patterns.is_empty() {
+    /// Takes over the CA's patterns, and remembers them. True when they changed.
+    fn learn(&self, outfit: &Outfit, discovery: Option<&epithet_wire::ca::Discovery>) -> bool {
+        if !outfit.settings.follows_ca() {
             return false;
         }
-        let gate = &self.parts.matcher.gate;
-        let changed = gate.learn(discovery);
-        self.config.patterns = gate.now().patterns().to_vec();
-        changed
+        let patterns = discovery.map_or(&[][..], |discovery| discovery.match_patterns.as_slice());
+        let now = outfit.settings.clock.now().unix;
+        outfit
+            .remembered()
+            .remember(&outfit.pool.addresses(), patterns, now);
+        outfit.gate.learn(discovery)
     }
 
-    fn write_ssh_config(&self) -> Result<(), BrokerError> {
-        Ok(self.run_dir.write_ssh_config(&self.config.render()?)?)
+    /// Writes the file for the ssh that is here and the hosts that are known.
+    fn write_ssh_config(&self) -> Result<(), RunDirError> {
+        let now = self.parts.now.load();
+        let settings = &now.outfit.settings;
+        let patterns = match settings.follows_ca() {
+            true => now.outfit.gate.now().patterns().to_vec(),
+            false => settings.patterns.clone(),
+        };
+        let config = SshConfig {
+            patterns,
+            ..ssh_config(settings, &self.parts.glue, &self.run_dir)
+        };
+        let (text, problem) = render_or_nothing(&config);
+        if let Some(problem) = problem {
+            tracing::warn!(%problem, "ssh is not asked for anything");
+        }
+        self.run_dir.write_ssh_config(&text)
+    }
+
+    fn rewrite_ssh_config(&self) {
+        if let Err(error) = self.write_ssh_config() {
+            tracing::warn!(%error, "the ssh configuration could not be rewritten");
+        }
     }
 
     /// The broker's socket.
@@ -218,52 +242,125 @@ impl Broker {
     /// Answers until `ending` is cancelled, then removes everything that was made. Takes at most about two seconds to end.
     pub async fn serve(mut self) {
         let parts = Arc::clone(&self.parts);
+        let household = parts.household.clone();
         let sweeping = tokio::spawn({
-            let agents = Arc::clone(&parts.agents);
+            let agents = Arc::clone(&household.agents);
             async move { agents.sweep().await }
         });
-        let listener = self.listener.take();
-        let (answers, ending) = (Arc::clone(&parts), self.ending.clone());
+        let renewing = tokio::spawn({
+            let (agents, traces) = (Arc::clone(&household.agents), Arc::clone(&household.traces));
+            let parts = Arc::clone(&parts);
+            keep_renewing(agents, move || parts.renewing_mint(), traces)
+        });
+        let (listener, reloads) = (self.listener.take(), self.reloads.take());
+        let (answers, ending) = (Arc::clone(&parts), household.ending.clone());
         let serving = tokio::spawn(async move {
             if let Some(listener) = listener {
                 listener::serve(listener, answers, Shares::now().requests, ending).await;
             }
         });
-        self.follow_ca().await;
+        self.follow(reloads).await;
 
         sweeping.abort();
-        parts.agents.close_all();
-        parts.matcher.mints.close();
+        renewing.abort();
+        household.agents.close_all();
+        household.mints.close();
         let quiet = async {
             let _ = serving.await;
-            parts.matcher.mints.wait().await;
-            parts.agents.closed().await;
-            parts.login.ended().await;
+            household.mints.wait().await;
+            household.agents.closed().await;
+            household.login.ended().await;
         };
         if tokio::time::timeout(DRAIN, quiet).await.is_err() {
             tracing::warn!("something did not end in time and is left behind");
         }
-        parts.login.forget();
+        household.login.forget();
     }
 
-    /// Follows the CA's patterns until the end.
-    async fn follow_ca(&mut self) {
-        let ending = self.ending.clone();
-        let Some(discovery) = self.discovery.clone() else {
-            return ending.cancelled().await;
-        };
-        let mut changes = discovery.changes();
-        while let Some(Ok(())) = ending.run_until_cancelled(changes.changed()).await {
-            let Knowledge::Known(known) = changes.borrow_and_update().clone() else {
-                continue;
+    /// Follows what changes until the end: the CA's patterns, the programs on this machine, the configuration.
+    async fn follow(&self, mut reloads: Option<mpsc::Receiver<Reload>>) {
+        let ending = self.parts.household.ending.clone();
+        loop {
+            let parts = Arc::clone(&self.parts);
+            let now = parts.now.load_full();
+            let learning = async {
+                let Some(discovery) = &now.outfit.discovery else {
+                    return std::future::pending().await;
+                };
+                let mut changes = discovery.watch.changes();
+                loop {
+                    if changes.changed().await.is_err() {
+                        return std::future::pending().await;
+                    }
+                    if let Knowledge::Known(known) = changes.borrow_and_update().clone()
+                        && self.learn(&now.outfit, known.as_deref())
+                    {
+                        self.rewrite_ssh_config();
+                    }
+                }
             };
-            if self.follow(known.as_deref())
-                && let Err(error) = self.write_ssh_config()
-            {
-                tracing::warn!(%error, "the ssh configuration could not be rewritten");
+            tokio::select! {
+                () = ending.cancelled() => return,
+                () = learning => {}
+                () = parts.glue.changed() => {
+                    parts.glue.ask_version().await;
+                    tracing::info!("ssh or this program is another one now; the ssh configuration is written anew");
+                    self.rewrite_ssh_config();
+                }
+                Some(reload) = next(&mut reloads) => {
+                    let outcome = self.reload(*reload.settings).await;
+                    let _ = reload.outcome.send(outcome);
+                }
             }
         }
-        ending.cancelled().await;
+    }
+
+    /// Goes on with new settings. Agents that are there keep their certificates; state and token stay if the way to log in
+    /// is the same.
+    async fn reload(&self, settings: Settings) -> Result<Vec<&'static str>, String> {
+        let before = self.parts.now.load_full();
+        let old = &before.outfit.settings;
+        if settings.profile != old.profile || settings.home != old.home {
+            return Err(
+                "`name` and the home directory cannot change while the broker runs; restart it".to_owned(),
+            );
+        }
+        ssh_config(&settings, &self.parts.glue, &self.run_dir)
+            .render()
+            .map_err(|error| error.to_string())?;
+        let changed = old.differences(&settings);
+        let household = &self.parts.household;
+        household.agents.follow(settings.agents.clone());
+        let outfit = Outfit::new(settings, Some(&before.outfit), &household.ending);
+        household.login.follow(outfit.way());
+        let now = Now {
+            matcher: outfit.matcher(household),
+            outfit,
+        };
+        self.parts.now.store(Arc::new(now));
+        self.first_word().await;
+        self.rewrite_ssh_config();
+        tracing::info!(?changed, "the configuration was read again");
+        Ok(changed)
+    }
+}
+
+/// The file that people include, as far as the settings determine it.
+fn ssh_config(settings: &Settings, glue: &SshGlue, run_dir: &RunDir) -> SshConfig {
+    SshConfig {
+        program: glue.match_program(),
+        broker_socket: run_dir.broker_socket(),
+        agent_dir: run_dir.agent_dir(),
+        patterns: settings.patterns.clone(),
+        tag: settings.tag.clone(),
+        version: glue.version(),
+    }
+}
+
+async fn next(reloads: &mut Option<mpsc::Receiver<Reload>>) -> Option<Reload> {
+    match reloads {
+        Some(reloads) => reloads.recv().await,
+        None => None,
     }
 }
 
@@ -278,7 +375,8 @@ fn memory() -> MemoryInspection {
 impl Answers for Parts {
     async fn answer(&self, request: Request, voice: Voice) -> Reply {
         if let Some(request) = &request.match_ {
-            return self.matcher.answer(request, &voice).await;
+            self.glue.look();
+            return self.now.load_full().matcher.answer(request, &voice).await;
         }
         if let Some(asker) = &request.login {
             return self.log_in(asker, &voice).await;
@@ -288,7 +386,7 @@ impl Answers for Parts {
         }
         if request.trace.is_some() {
             return Reply {
-                traces: Some(self.traces.all()),
+                traces: Some(self.household.traces.all()),
                 ..Reply::default()
             };
         }
@@ -300,9 +398,16 @@ impl Answers for Parts {
 }
 
 impl Parts {
+    /// What gets certificates, if they are to be renewed.
+    fn renewing_mint(&self) -> Option<crate::mint::Mint> {
+        let now = self.now.load();
+        let renews = now.outfit.settings.agents.renew;
+        renews.then(|| now.outfit.mint(&self.household))
+    }
+
     /// Logs in now, whether or not a token is held.
     async fn log_in(&self, asker: &Asker, voice: &Voice) -> Reply {
-        match self.login.renew(asker, voice).await {
+        match self.household.login.renew(asker, voice).await {
             Ok(_) => Reply::allow(),
             Err(error) => Reply::deny(MintError::Login(error).explain()),
         }
@@ -310,28 +415,32 @@ impl Parts {
 
     /// Forgets everything that could log anybody in, then has it revoked.
     async fn log_out(&self, asker: &Asker, voice: &Voice) -> Reply {
-        let forgotten = self.login.forget();
-        self.agents.close_all();
-        self.login.revoke(forgotten, asker, voice).await
+        let forgotten = self.household.login.forget();
+        self.household.agents.close_all();
+        self.household.login.revoke(forgotten, asker, voice).await
     }
 
     fn inspect(&self) -> Inspection {
-        let gate = self.matcher.gate.now();
+        let now = self.now.load();
+        let (settings, gate) = (&now.outfit.settings, now.outfit.gate.now());
         Inspection {
-            profile: self.settings.profile.to_string(),
-            version: self.settings.version.clone(),
+            profile: settings.profile.to_string(),
+            version: settings.version.clone(),
             pid: std::process::id(),
             started_at: Some(self.started_at),
             socket_path: self.broker_socket.display().to_string(),
             agent_socket_dir: self.agent_dir.display().to_string(),
             hosts: HostsInspection {
                 patterns: gate.patterns().iter().map(ToString::to_string).collect(),
-                source: gate.source().name().to_owned(),
+                source: match &settings.tag {
+                    Some(tag) => format!("tag {tag}"),
+                    None => gate.source().name().to_owned(),
+                },
             },
-            login: self.login.inspect(),
+            login: self.household.login.inspect(),
             memory: memory(),
-            agents: self.agents.inspect(),
-            ca_endpoints: self.pool.inspect(),
+            agents: self.household.agents.inspect(),
+            ca_endpoints: now.outfit.pool.inspect(),
         }
     }
 }

@@ -1,21 +1,26 @@
 //! One CA over HTTP: a request for a certificate, the discovery document, and what each answer means.
 
 use crate::ca_address::CaAddress;
+use crate::ca_problem::{no_answer, not_a_ca};
+use crate::dial::Dial;
 use bytes::Bytes;
+use epithet_agent::Clock;
 use epithet_wire::ca::{
-    AUTH_RELATION, CertificateRequest, CertificateResponse, DISCOVERY_RELATION, Discovery, REQUEST_ID_HEADER,
+    AUTH_RELATION, CertificateRequest, CertificateResponse, DISCOVERY_RELATION, Discovery,
+    IDEMPOTENCY_KEY_HEADER, REQUEST_ID_HEADER,
 };
 use epithet_wire::display::sanitize_line;
-use epithet_wire::limits::{CA_CONNECT_DEADLINE, HTTP_BODY_MAX};
+use epithet_wire::limits::{CA_CONNECT_DEADLINE, CA_IDLE, HTTP_BODY_MAX};
 use epithet_wire::trace::server_timing;
 use epithet_wire::{HeaderToken, RequestId, TOKEN_ENCODING_HEADER, Token};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 use reqwest::header::{
-    AUTHORIZATION, CONTENT_TYPE, DATE, HeaderValue, InvalidHeaderValue, LINK, RETRY_AFTER,
+    AUTHORIZATION, CONTENT_TYPE, DATE, HeaderValue, InvalidHeaderValue, LINK, LOCATION, RETRY_AFTER,
 };
 use reqwest::{Response, StatusCode};
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use url::Url;
 use zeroize::Zeroizing;
@@ -70,11 +75,57 @@ impl From<CaAnswer> for Answered {
     }
 }
 
+/// A request for a certificate, ready to be sent to one CA or several.
+pub(crate) struct Post {
+    bearer: HeaderValue,
+    is_encoded: bool,
+    body: Vec<u8>,
+    request_id: RequestId,
+}
+
+impl Post {
+    /// # Errors
+    /// What is wrong with it, which is none of the CA's fault.
+    pub(crate) fn new(
+        token: &Token,
+        body: &CertificateRequest,
+        request_id: &RequestId,
+    ) -> Result<Self, String> {
+        let header = token.header_value();
+        Ok(Self {
+            bearer: bearer(&header).map_err(|_| "the token cannot be sent in a header")?,
+            is_encoded: header.encoded,
+            body: serde_json::to_vec(body).map_err(|_| "the request cannot be written as JSON")?,
+            request_id: request_id.clone(),
+        })
+    }
+}
+
 /// The HTTP client all CAs share: one pool of connections, no redirects, every wait bounded.
 #[derive(Debug, Clone)]
 pub struct CaHttp {
-    client: reqwest::Client,
+    recipe: Arc<Recipe>,
+    fresh: Arc<Mutex<Fresh>>,
 }
+
+/// What a client is made of.
+#[derive(Debug)]
+struct Recipe {
+    roots: Vec<reqwest::Certificate>,
+    deadline: Duration,
+}
+
+/// A client, and how long the machine had slept when it was made.
+#[derive(Debug)]
+struct Fresh {
+    client: reqwest::Client,
+    slept: Duration,
+}
+
+/// A machine that slept for longer has lost its connections, and does not know it.
+const SLEPT: Duration = Duration::from_secs(5);
+/// How often an unused connection is asked whether it still leads anywhere, and how long it may take to answer.
+const PING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(3));
 
 /// An answer to `GET` at a CA's own address.
 #[derive(Debug)]
@@ -110,74 +161,112 @@ fn bearer(header: &HeaderToken) -> Result<HeaderValue, InvalidHeaderValue> {
     Ok(value)
 }
 
-impl CaHttp {
-    /// A client that trusts the system's roots and those of `tls_ca_cert`, and waits at most `deadline` for an answer.
-    pub fn new(tls_ca_cert: Option<&Path>, deadline: Duration) -> Result<Self, CaHttpError> {
-        let mut builder = reqwest::Client::builder()
+impl Recipe {
+    fn client(&self) -> Result<reqwest::Client, CaHttpError> {
+        let builder = reqwest::Client::builder()
             .user_agent(concat!("epithet/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CA_CONNECT_DEADLINE)
-            .timeout(deadline)
+            .timeout(self.deadline)
             .pool_max_idle_per_host(8)
-            .pool_idle_timeout(Duration::from_secs(50));
+            .pool_idle_timeout(CA_IDLE)
+            // A connection over a network that is gone is found out while nobody waits for it.
+            .http2_keep_alive_interval(PING.0)
+            .http2_keep_alive_timeout(PING.1)
+            .http2_keep_alive_while_idle(true)
+            .tls_certs_merge(self.roots.clone());
+        builder.build().map_err(CaHttpError::Tls)
+    }
+}
+
+impl CaHttp {
+    /// A client that trusts the system's roots and those of `tls_ca_cert`, and waits at most `deadline` for an answer.
+    pub fn new(tls_ca_cert: Option<&Path>, deadline: Duration) -> Result<Self, CaHttpError> {
+        let mut roots = Vec::new();
         if let Some(path) = tls_ca_cert {
             let error = |problem: String| CaHttpError::Roots {
                 path: path.to_owned(),
                 problem,
             };
             let pem = std::fs::read(path).map_err(|problem| error(problem.to_string()))?;
-            let roots =
+            roots =
                 reqwest::Certificate::from_pem_bundle(&pem).map_err(|problem| error(problem.to_string()))?;
             if roots.is_empty() {
                 return Err(error("there is no PEM certificate in it".to_owned()));
             }
-            builder = builder.tls_certs_merge(roots);
         }
+        let recipe = Recipe { roots, deadline };
+        let fresh = Fresh {
+            client: recipe.client()?,
+            slept: Clock::default().slept(),
+        };
         Ok(Self {
-            client: builder.build().map_err(CaHttpError::Tls)?,
+            recipe: Arc::new(recipe),
+            fresh: Arc::new(Mutex::new(fresh)),
         })
+    }
+
+    /// The client; a new one, without old connections, when the machine has slept.
+    fn client(&self, clock: &Clock) -> reqwest::Client {
+        let slept = clock.slept();
+        let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        if slept.saturating_sub(fresh.slept) > SLEPT {
+            tracing::info!("the machine has slept; connections to CAs are made anew");
+            if let Ok(client) = self.recipe.client() {
+                *fresh = Fresh { client, slept };
+            }
+        }
+        fresh.client.clone()
     }
 
     /// Asks a CA for a certificate.
     pub(crate) async fn certificate(
         &self,
         ca: &CaAddress,
-        token: &Token,
-        body: &CertificateRequest,
-        request_id: &RequestId,
+        post: &Post,
+        dial: &Dial,
+        clock: &Clock,
     ) -> Answered {
-        let header = token.header_value();
-        let Ok(bearer) = bearer(&header) else {
-            return CaAnswer::BadRequest("the token cannot be sent in a header".to_owned()).into();
-        };
-        let Ok(body) = serde_json::to_vec(body) else {
-            return CaAnswer::BadRequest("the request cannot be written as JSON".to_owned()).into();
-        };
         let mut request = self
-            .client
+            .client(clock)
             .post(ca.url.clone())
-            .header(AUTHORIZATION, bearer)
+            .header(AUTHORIZATION, post.bearer.clone())
             .header(CONTENT_TYPE, "application/json")
-            .header(REQUEST_ID_HEADER, request_id.as_str())
-            .body(body);
-        if header.encoded {
+            .header(REQUEST_ID_HEADER, post.request_id.as_str())
+            .header(IDEMPOTENCY_KEY_HEADER, post.request_id.as_str())
+            .body(post.body.clone());
+        if post.is_encoded {
             request = request.header(TOKEN_ENCODING_HEADER, "base64url");
         }
+        let _ahead = match ca.url.scheme() {
+            "https" => dial.go().await,
+            _ => None,
+        };
         match request.send().await {
-            Ok(response) => Answered {
-                policy: policy_time(&response),
-                answer: answer(response).await,
-            },
-            Err(error) => unavailable(connection_problem(&error)).into(),
+            Ok(response) => {
+                dial.answered(response.version() == reqwest::Version::HTTP_2);
+                Answered {
+                    policy: policy_time(&response),
+                    answer: answer(response, &ca.url, clock).await,
+                }
+            }
+            Err(error) => {
+                dial.failed();
+                unavailable(no_answer(&error, &ca.url).await).into()
+            }
         }
     }
 
     /// What the CA says to anybody at its own address, and the time by its clock.
     pub(crate) async fn front_page(&self, ca: &CaAddress) -> Result<FrontPage, String> {
-        let response = self.get(&ca.url).await?;
+        let response = self.get(&ca.url, &Clock::default()).await?;
         let date = (response.headers().get(DATE))
             .and_then(|value| DateTimeParser::new().parse_timestamp(value.to_str().ok()?).ok());
-        let body = read_body(response).await?;
+        let head = Head::of(&response);
+        let body = read_body(response, &ca.url).await?;
+        if let Some(problem) = head.not_a_ca(&body) {
+            return Err(problem);
+        }
         Ok(FrontPage {
             body: String::from_utf8_lossy(&body).into_owned(),
             date,
@@ -185,34 +274,74 @@ impl CaHttp {
     }
 
     /// The CA's discovery document, found by its `Link` header; `None` when it has none.
-    pub(crate) async fn discovery(&self, ca: &CaAddress) -> Result<Option<Discovery>, String> {
-        let response = self.get(&ca.url).await?;
+    pub(crate) async fn discovery(&self, ca: &CaAddress, clock: &Clock) -> Result<Option<Discovery>, String> {
+        let response = self.get(&ca.url, clock).await?;
         let links = response.headers().get_all(LINK);
         let target = links
             .iter()
             .filter_map(|value| value.to_str().ok())
             .find_map(discovery_target);
-        let Some(target) = target else { return Ok(None) };
+        let Some(target) = target else {
+            let head = Head::of(&response);
+            let body = read_body(response, &ca.url).await?;
+            return head.not_a_ca(&body).map_or(Ok(None), Err);
+        };
         let url = discovery_url(&ca.url, &target)?;
-        let response = self.get(&url).await?;
-        let body = read_body(response).await?;
+        let response = self.get(&url, clock).await?;
+        let body = read_body(response, &ca.url).await?;
         serde_json::from_slice(&body)
             .map(Some)
             .map_err(|error| format!("its discovery document is not understood: {error}"))
     }
 
-    async fn get(&self, url: &Url) -> Result<Response, String> {
-        let response = self
-            .client
-            .get(url.clone())
-            .send()
-            .await
-            .map_err(|error| connection_problem(&error))?;
+    async fn get(&self, url: &Url, clock: &Clock) -> Result<Response, String> {
+        let response = match self.client(clock).get(url.clone()).send().await {
+            Ok(response) => response,
+            Err(error) => return Err(no_answer(&error, url).await),
+        };
         match response.status() {
             StatusCode::OK => Ok(response),
-            status => Err(format!("it answered {status} to GET {}", url.path())),
+            status => Err((Head::of(&response).not_a_ca(b""))
+                .unwrap_or_else(|| format!("it answered {status} to GET {}", url.path()))),
         }
     }
+}
+
+/// What an answer's head says about whether a CA gave it.
+struct Head {
+    status: StatusCode,
+    content_type: String,
+    location: String,
+}
+
+impl Head {
+    fn of(response: &Response) -> Self {
+        let header = |name| {
+            let value = response.headers().get(name);
+            let text = value.and_then(|value| value.to_str().ok());
+            text.unwrap_or_default().to_owned()
+        };
+        Self {
+            status: response.status(),
+            content_type: header(CONTENT_TYPE),
+            location: header(LOCATION),
+        }
+    }
+
+    fn not_a_ca(&self, body: &[u8]) -> Option<String> {
+        not_a_ca(self.status, &self.content_type, &self.location, body)
+    }
+}
+
+/// How long the CA wants to be left alone: seconds, or a date (RFC 9110 section 10.2.3).
+fn retry_after(value: &str, now: u64) -> Option<Duration> {
+    let value = value.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = DateTimeParser::new().parse_timestamp(value).ok()?.as_second();
+    let seconds = u64::try_from(date).ok()?.saturating_sub(now);
+    Some(Duration::from_secs(seconds))
 }
 
 /// What the CA says about the policy server's share of the time.
@@ -224,22 +353,24 @@ fn policy_time(response: &Response) -> Option<Duration> {
 }
 
 /// Reads a CA's answer by its status.
-async fn answer(response: Response) -> CaAnswer {
+async fn answer(response: Response, ca: &Url, clock: &Clock) -> CaAnswer {
     let status = response.status();
     let retry_after = (response.headers().get(RETRY_AFTER))
-        .and_then(|value| value.to_str().ok()?.trim().parse().ok())
-        .map(Duration::from_secs);
-    let body = match read_body(response).await {
+        .and_then(|value| retry_after(value.to_str().ok()?, clock.now().unix));
+    let head = Head::of(&response);
+    let body = match read_body(response, ca).await {
         Ok(body) => body,
         Err(problem) => return CaAnswer::Unavailable { problem, retry_after },
     };
+    if let Some(problem) = head.not_a_ca(&body) {
+        return unavailable(problem);
+    }
     let words = sanitize_line(&String::from_utf8_lossy(&body), WORDS_SHOWN);
     match status {
         StatusCode::OK => match serde_json::from_slice::<CertificateResponse>(&body) {
             Ok(response) => CaAnswer::Certificate(response.certificate),
             Err(_) => unavailable(
-                "it answered 200 without a certificate (is there a login page of the network in between?)"
-                    .to_owned(),
+                "it is not a CA: it answered 200 without a certificate; is the CA's URL right?".to_owned(),
             ),
         },
         StatusCode::UNAUTHORIZED => CaAnswer::Unauthorized(words),
@@ -265,35 +396,19 @@ fn unavailable(problem: String) -> CaAnswer {
 }
 
 /// Reads a body of at most [`HTTP_BODY_MAX`] bytes.
-async fn read_body(mut response: Response) -> Result<Vec<u8>, String> {
+async fn read_body(mut response: Response, ca: &Url) -> Result<Vec<u8>, String> {
     let mut body = Vec::new();
-    while let Some(chunk) = response
-        .chunk()
-        .await
-        .map_err(|error| connection_problem(&error))?
-    {
+    loop {
+        let chunk = match response.chunk().await {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) => return Ok(body),
+            Err(error) => return Err(no_answer(&error, ca).await),
+        };
         if body.len() + chunk.len() > HTTP_BODY_MAX {
             return Err(format!("its answer is larger than {HTTP_BODY_MAX} bytes"));
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(body)
-}
-
-/// The innermost reason of a failed request, which says more than the chain above it.
-fn connection_problem(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        return if error.is_connect() {
-            "no connection in time".to_owned()
-        } else {
-            "no answer in time".to_owned()
-        };
-    }
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    sanitize_line(&cause.to_string(), WORDS_SHOWN)
 }
 
 /// The target of the first link-value in a `Link` header (RFC 8288) whose relation is one of the two for discovery.
@@ -386,6 +501,26 @@ mod tests {
         ];
         for header in &not {
             assert_eq!(discovery_target(header), None, "{header}");
+        }
+    }
+
+    #[test]
+    fn a_ca_says_in_seconds_or_by_date_how_long_it_wants_to_be_left_alone() {
+        let now = 784_111_777; // Sun, 06 Nov 1994 08:49:37 GMT
+        for (value, seconds) in [
+            ("30", Some(30)),
+            (" 0 ", Some(0)),
+            ("Sun, 06 Nov 1994 08:50:07 GMT", Some(30)),
+            ("Sun, 06 Nov 1994 08:49:07 GMT", Some(0)),
+            ("soon", None),
+            ("", None),
+            ("-1", None),
+        ] {
+            assert_eq!(
+                retry_after(value, now),
+                seconds.map(Duration::from_secs),
+                "{value}"
+            );
         }
     }
 

@@ -38,7 +38,7 @@ pub async fn look_at_ca(http: &CaHttp, ca: &CaAddress) -> Result<CaView, String>
         .map(|date| clock_ahead(Timestamp::now(), date, answered_in));
     Ok(CaView {
         public_key,
-        discovery: http.discovery(ca).await?,
+        discovery: http.discovery(ca, &epithet_agent::Clock::default()).await?,
         clock_ahead,
         answered_in,
     })

@@ -1,64 +1,89 @@
-//! Several CAs as one: the healthy ones by priority, each at most once for one request.
+//! Several CAs as one: the healthy ones by priority, each at most once for one request, and the next one as well when one
+//! takes longer than it usually does.
 
 use crate::ca_address::CaAddress;
-use crate::ca_client::{Answered, CaAnswer, CaHttp};
-use crate::clock;
+use crate::ca_client::{Answered, CaAnswer, CaHttp, Post};
+use crate::dial::Dial;
 use crate::health::{Health, HealthState};
+use crate::pace::Pace;
 use crate::traces::Recorder;
+use epithet_agent::Clock;
 use epithet_wire::broker::CaInspection;
 use epithet_wire::ca::{CertificateRequest, Discovery};
 use epithet_wire::{RequestId, Token};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct CaPool {
     http: CaHttp,
     cooldown: Duration,
-    members: Vec<Member>,
+    clock: Clock,
+    members: Vec<Arc<Member>>,
 }
 
 #[derive(Debug)]
 struct Member {
     address: CaAddress,
     health: Mutex<Health>,
+    pace: Mutex<Pace>,
+    dial: Dial,
 }
 
 impl Member {
+    fn new(address: CaAddress) -> Self {
+        Self {
+            address,
+            health: Mutex::default(),
+            pace: Mutex::default(),
+            dial: Dial::new(),
+        }
+    }
+
     fn health(&self) -> MutexGuard<'_, Health> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-/// A request that is out. When it is dropped undecided (ssh went away), the CA's health stays as it was.
-struct Attempt<'a> {
-    member: &'a Member,
+/// A request that is out. When it is dropped undecided (ssh went away, or another CA was faster), the CA's health stays as
+/// it was.
+struct Attempt {
+    member: Arc<Member>,
+    clock: Clock,
     cooldown: Duration,
     decided: bool,
 }
 
-impl Attempt<'_> {
-    fn decide(mut self, answer: &CaAnswer) {
+impl Attempt {
+    fn decide(mut self, answer: &CaAnswer, took: Duration) {
         self.decided = true;
         let mut health = self.member.health();
         match answer {
             CaAnswer::Unavailable { problem, retry_after } => {
                 tracing::warn!(ca = %self.member.address, %problem, "CA unavailable");
                 health.failed(
-                    clock::since_boot(),
+                    self.clock.now().boot,
                     *retry_after,
                     self.cooldown,
                     jitter(),
                     problem.clone(),
                 );
             }
-            _ => health.answered(),
+            _ => {
+                health.answered();
+                self.member.pace().answered(took);
+            }
         }
     }
 }
 
-impl Drop for Attempt<'_> {
+impl Drop for Attempt {
     fn drop(&mut self) {
         if !self.decided {
             self.member.health().undecided();
@@ -68,56 +93,65 @@ impl Drop for Attempt<'_> {
 
 impl CaPool {
     /// A pool of at least one CA.
-    pub(crate) fn new(http: CaHttp, cooldown: Duration, mut addresses: Vec<CaAddress>) -> Self {
+    pub(crate) fn new(http: CaHttp, cooldown: Duration, mut addresses: Vec<CaAddress>, clock: Clock) -> Self {
         addresses.sort_by_key(|address| std::cmp::Reverse(address.priority));
-        let members = addresses
-            .into_iter()
-            .map(|address| Member {
-                address,
-                health: Mutex::default(),
-            })
-            .collect();
         Self {
             http,
             cooldown,
-            members,
+            clock,
+            members: addresses
+                .into_iter()
+                .map(|address| Arc::new(Member::new(address)))
+                .collect(),
         }
     }
 
     /// Asks one CA after another until one answers: first those that are well, then those that were being left alone,
-    /// so that a laptop that was without a network for a while is not locked out.
+    /// so that a laptop that was without a network for a while is not locked out. One that takes longer than it usually
+    /// does is not given up, but the next one is asked as well; the first answer counts.
     pub(crate) async fn certificate(
         &self,
         token: &Token,
         body: &CertificateRequest,
         request_id: &RequestId,
-        recorder: &Recorder,
+        recorder: &Arc<Recorder>,
     ) -> CaAnswer {
-        let mut problems = Vec::new();
-        for member in self.order() {
-            member.health().admit(clock::since_boot());
-            let attempt = Attempt {
-                member,
-                cooldown: self.cooldown,
-                decided: false,
-            };
-            let began = Instant::now();
-            let Answered { answer, policy } = self
-                .http
-                .certificate(&member.address, token, body, request_id)
-                .await;
-            attempt.decide(&answer);
-            recorder.phase("ca", began, format!("{}: {}", member.address, answer.name()));
-            if let Some(policy) = policy {
-                // Where in the CA's time it lies is not said; the middle is as good as any.
-                let around = began.elapsed().saturating_sub(policy) / 2;
-                recorder.phase_of("policy", began + around, policy, "as the CA says");
-            }
-            match answer {
-                CaAnswer::Unavailable { problem, .. } => {
-                    problems.push(format!("{}: {problem}", member.address));
+        let post = match Post::new(token, body, request_id) {
+            Ok(post) => Arc::new(post),
+            Err(problem) => return CaAnswer::BadRequest(problem),
+        };
+        let (mut waiting, mut out) = (self.order().into_iter().peekable(), JoinSet::new());
+        let (mut asked, mut problems) = (Vec::new(), Vec::new());
+        loop {
+            let patience = match waiting.next() {
+                Some(member) => {
+                    asked.push(Arc::clone(&member));
+                    let patience = member.pace().patience();
+                    out.spawn(self.ask(member, Arc::clone(&post), Arc::clone(recorder)));
+                    patience
                 }
-                answer => return answer,
+                None if out.is_empty() => break,
+                None => Duration::MAX,
+            };
+            while !out.is_empty() {
+                let answered = tokio::select! {
+                    answered = out.join_next() => answered,
+                    () = tokio::time::sleep(patience), if waiting.peek().is_some() => break,
+                };
+                match answered {
+                    Some(Ok((member, CaAnswer::Unavailable { problem, .. }))) => {
+                        problems.push(format!("{}: {problem}", member.address));
+                        asked.retain(|other| !Arc::ptr_eq(other, &member));
+                        if waiting.peek().is_some() {
+                            break;
+                        }
+                    }
+                    Some(Ok((winner, answer))) => {
+                        self.overtaken(&asked, &winner);
+                        return answer;
+                    }
+                    Some(Err(_)) | None => {}
+                }
             }
         }
         CaAnswer::Unavailable {
@@ -126,11 +160,51 @@ impl CaPool {
         }
     }
 
+    /// One request to one CA, its consequences for the CA's health, and its place in the trace.
+    fn ask(
+        &self,
+        member: Arc<Member>,
+        post: Arc<Post>,
+        recorder: Arc<Recorder>,
+    ) -> impl Future<Output = (Arc<Member>, CaAnswer)> + Send + use<> {
+        member.health().admit(self.clock.now().boot);
+        let attempt = Attempt {
+            member: Arc::clone(&member),
+            clock: self.clock.clone(),
+            cooldown: self.cooldown,
+            decided: false,
+        };
+        let (http, clock) = (self.http.clone(), self.clock.clone());
+        async move {
+            let began = Instant::now();
+            let Answered { answer, policy } = http
+                .certificate(&member.address, &post, &member.dial, &clock)
+                .await;
+            attempt.decide(&answer, began.elapsed());
+            recorder.phase("ca", began, format!("{}: {}", member.address, answer.name()));
+            if let Some(policy) = policy {
+                // Where in the CA's time it lies is not said; the middle is as good as any.
+                let around = began.elapsed().saturating_sub(policy) / 2;
+                recorder.phase_of("policy", began + around, policy, "as the CA says");
+            }
+            (member, answer)
+        }
+    }
+
+    /// Remembers which CAs were asked before the one that answered, and did not.
+    fn overtaken(&self, asked: &[Arc<Member>], winner: &Arc<Member>) {
+        let now = self.clock.now().boot;
+        for slow in asked.iter().take_while(|member| !Arc::ptr_eq(member, winner)) {
+            tracing::info!(ca = %slow.address, by = %winner.address, "CA slower than usual; another one answered first");
+            slow.pace().overtaken(now);
+        }
+    }
+
     /// The discovery document of the first CA that has an answer.
     pub(crate) async fn discovery(&self) -> Result<Option<Discovery>, String> {
         let mut problems = Vec::new();
         for member in self.order() {
-            match self.http.discovery(&member.address).await {
+            match self.http.discovery(&member.address, &self.clock).await {
                 Ok(discovery) => return Ok(discovery),
                 Err(problem) => {
                     problems.push(format!("{}: {problem}", member.address));
@@ -140,11 +214,25 @@ impl CaPool {
         Err(problems.join("; "))
     }
 
-    fn order(&self) -> impl Iterator<Item = &Member> {
-        let now = clock::since_boot();
-        let is_left_alone = |member: &&Member| member.health().state(now) == HealthState::Open;
-        let (last, first): (Vec<_>, Vec<_>) = self.members.iter().partition(is_left_alone);
-        first.into_iter().chain(last)
+    /// The members in the order in which they are asked: the well ones, those overtaken a moment ago, those left alone.
+    fn order(&self) -> Vec<Arc<Member>> {
+        let now = self.clock.now().boot;
+        let rank = |member: &Arc<Member>| match member.health().state(now) {
+            HealthState::Open => 2,
+            HealthState::Closed | HealthState::HalfOpen if member.pace().is_slow(now) => 1,
+            HealthState::Closed | HealthState::HalfOpen => 0,
+        };
+        let mut ranked: Vec<_> = self.members.iter().map(|member| (rank(member), member)).collect();
+        ranked.sort_by_key(|(rank, _)| *rank);
+        ranked.into_iter().map(|(_, member)| Arc::clone(member)).collect()
+    }
+
+    /// The CAs, as configured but for their order.
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        self.members
+            .iter()
+            .map(|member| member.address.to_string())
+            .collect()
     }
 
     /// The first CA's URL, as the pool's name.
@@ -156,8 +244,8 @@ impl CaPool {
     }
 
     pub(crate) fn inspect(&self) -> Vec<CaInspection> {
-        let now = clock::since_boot();
-        let inspect = |member: &Member| {
+        let now = self.clock.now().boot;
+        let inspect = |member: &Arc<Member>| {
             let health = member.health();
             CaInspection {
                 url: member.address.to_string(),

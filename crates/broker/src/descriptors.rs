@@ -1,7 +1,7 @@
 //! How the limit of open files is shared out, so that neither live agents nor whoever asks can use up what a run of the
 //! plugin and the broker's socket need.
 
-use epithet_wire::limits::{AGENTS_MAX, BROKER_CONNECTIONS, DESCRIPTORS_RESERVED};
+use epithet_wire::limits::{AGENTS_MAX_RANGE, BROKER_CONNECTIONS, DESCRIPTORS_RESERVED};
 use rustix::process::{Resource, getrlimit};
 
 /// An agent has its socket, and now and then a connection of an ssh.
@@ -29,7 +29,7 @@ impl Shares {
     fn of(limit: usize) -> Self {
         let free = limit.saturating_sub(DESCRIPTORS_RESERVED);
         let requests = (free / 2 / PER_REQUEST).clamp(1, BROKER_CONNECTIONS);
-        let agents = (free.saturating_sub(requests * PER_REQUEST) / PER_AGENT).clamp(1, AGENTS_MAX);
+        let agents = (free.saturating_sub(requests * PER_REQUEST) / PER_AGENT).clamp(1, AGENTS_MAX_RANGE.1);
         Self { agents, requests }
     }
 }
@@ -41,13 +41,13 @@ mod tests {
     #[test]
     fn a_high_limit_changes_nothing_and_a_low_one_is_never_exceeded() {
         let all = Shares {
-            agents: AGENTS_MAX,
+            agents: AGENTS_MAX_RANGE.1,
             requests: BROKER_CONNECTIONS,
         };
-        let enough = DESCRIPTORS_RESERVED + AGENTS_MAX * PER_AGENT + BROKER_CONNECTIONS * PER_REQUEST;
+        let enough = DESCRIPTORS_RESERVED + AGENTS_MAX_RANGE.1 * PER_AGENT + BROKER_CONNECTIONS * PER_REQUEST;
         assert_eq!(Shares::of(usize::MAX), all);
         assert_eq!(Shares::of(enough), all);
-        assert!(Shares::of(enough - 1).agents < AGENTS_MAX);
+        assert!(Shares::of(enough - 1).agents < AGENTS_MAX_RANGE.1);
         for limit in 44..20_000 {
             let Shares { agents, requests } = Shares::of(limit);
             let used = DESCRIPTORS_RESERVED + agents * PER_AGENT + requests * PER_REQUEST;

@@ -3,6 +3,7 @@
 use crate::discovery::{DiscoveryWatch, Knowledge};
 use crate::hosts::{GateSource, HostGate};
 use arc_swap::ArcSwap;
+use epithet_agent::Clock;
 use epithet_wire::HostName;
 use epithet_wire::HostPattern;
 use epithet_wire::ca::Discovery;
@@ -19,25 +20,59 @@ const LITTLE_PATIENCE: Duration = Duration::from_millis(300);
 pub(crate) struct Gate {
     current: Arc<ArcSwap<HostGate>>,
     discovery: Option<DiscoveryWatch>,
+    clock: Clock,
 }
 
 impl Gate {
     /// A gate that the person's configuration names.
-    pub(crate) fn configured(patterns: Vec<HostPattern>) -> Self {
-        let gate = HostGate::new(patterns, GateSource::Configuration);
-        Self {
-            current: Arc::new(ArcSwap::from_pointee(gate)),
-            discovery: None,
-        }
+    pub(crate) fn configured(patterns: Vec<HostPattern>, clock: Clock) -> Self {
+        Self::new(patterns, GateSource::Configuration, None, clock)
+    }
+
+    /// A gate for every host that ssh asks about, because ssh itself was told which those are.
+    pub(crate) fn everything(clock: Clock) -> Self {
+        Self::new(Vec::new(), GateSource::Everything, None, clock)
     }
 
     /// A gate that follows the CA.
-    pub(crate) fn following(discovery: DiscoveryWatch) -> Self {
-        let gate = HostGate::new(Vec::new(), GateSource::Unknown);
+    pub(crate) fn following(discovery: DiscoveryWatch, clock: Clock) -> Self {
+        Self::new(Vec::new(), GateSource::Unknown, Some(discovery), clock)
+    }
+
+    fn new(
+        patterns: Vec<HostPattern>,
+        source: GateSource,
+        discovery: Option<DiscoveryWatch>,
+        clock: Clock,
+    ) -> Self {
+        let gate = HostGate::new(patterns, source, clock.clone());
         Self {
             current: Arc::new(ArcSwap::from_pointee(gate)),
-            discovery: Some(discovery),
+            discovery,
+            clock,
         }
+    }
+
+    /// Takes what the CA said an earlier time, while it has not said anything yet.
+    pub(crate) fn recall(&self, patterns: &[String]) {
+        if self.current.load().source() != GateSource::Unknown {
+            return;
+        }
+        let (patterns, source) = match patterns {
+            [] => (Vec::new(), GateSource::Everything),
+            texts => (understood(texts), GateSource::Remembered),
+        };
+        self.store(patterns, source);
+    }
+
+    fn store(&self, patterns: Vec<HostPattern>, source: GateSource) {
+        let gate = HostGate::new(patterns, source, self.clock.clone());
+        self.current.store(Arc::new(gate));
+    }
+
+    /// Whether it is known which hosts are ours.
+    pub(crate) fn is_known(&self) -> bool {
+        self.current.load().source() != GateSource::Unknown
     }
 
     /// The gate at this moment.
@@ -73,15 +108,7 @@ impl Gate {
         let advertised = discovery
             .map(|discovery| discovery.match_patterns.as_slice())
             .unwrap_or_default();
-        let mut patterns = Vec::new();
-        for text in advertised {
-            match HostPattern::parse(text) {
-                Ok(pattern) => patterns.push(pattern),
-                Err(error) => {
-                    tracing::warn!(%error, "the CA advertises a pattern that is not understood; it is left out");
-                }
-            }
-        }
+        let patterns = understood(advertised);
         let source = if advertised.is_empty() {
             GateSource::Everything
         } else {
@@ -96,7 +123,20 @@ impl Gate {
                 "the CA does not say which hosts are its own, so it is asked about every host you connect to; name yours with --match"
             );
         }
-        self.current.store(Arc::new(HostGate::new(patterns, source)));
+        self.store(patterns, source);
         true
     }
+}
+
+fn understood(texts: &[String]) -> Vec<HostPattern> {
+    let mut patterns = Vec::new();
+    for text in texts {
+        match HostPattern::parse(text) {
+            Ok(pattern) => patterns.push(pattern),
+            Err(error) => {
+                tracing::warn!(%error, "the CA advertises a pattern that is not understood; it is left out");
+            }
+        }
+    }
+    patterns
 }

@@ -1,6 +1,6 @@
 //! Which hosts the broker handles. Everything else is left to ssh, untouched: no login, no request to a CA.
 
-use crate::clock;
+use epithet_agent::Clock;
 use epithet_wire::{HostName, HostPattern};
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -18,6 +18,8 @@ pub enum GateSource {
     Configuration,
     /// The CA's discovery document.
     Ca,
+    /// What the CA said an earlier time; it has not been reached since.
+    Remembered,
     /// Nobody named any, so every host is asked about.
     Everything,
     /// Nobody has been able to say yet.
@@ -30,6 +32,7 @@ impl GateSource {
         match self {
             Self::Configuration => "configuration",
             Self::Ca => "ca",
+            Self::Remembered => "ca as it said before; it has not been reached since",
             Self::Everything => "everything",
             Self::Unknown => "unknown",
         }
@@ -44,12 +47,14 @@ pub struct HostGate {
     patterns: Vec<HostPattern>,
     source: GateSource,
     left_alone: Mutex<HashMap<String, Duration>>,
+    clock: Clock,
 }
 
 impl HostGate {
     /// A gate with these patterns.
-    pub fn new(patterns: Vec<HostPattern>, source: GateSource) -> Self {
+    pub fn new(patterns: Vec<HostPattern>, source: GateSource, clock: Clock) -> Self {
         Self {
+            clock,
             patterns,
             source,
             left_alone: Mutex::default(),
@@ -72,7 +77,7 @@ impl HostGate {
         let admitted = match self.source {
             GateSource::Everything => true,
             GateSource::Unknown => false,
-            GateSource::Configuration | GateSource::Ca => {
+            GateSource::Configuration | GateSource::Ca | GateSource::Remembered => {
                 self.patterns.iter().any(|pattern| pattern.matches(&name))
             }
         };
@@ -86,7 +91,7 @@ impl HostGate {
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         left_alone
             .get(name)
-            .is_some_and(|until| clock::since_boot() < *until)
+            .is_some_and(|until| self.clock.now().boot < *until)
     }
 
     /// Remembers that the CA does not certify for `host`.
@@ -95,7 +100,7 @@ impl HostGate {
             .left_alone
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let now = clock::since_boot();
+        let now = self.clock.now().boot;
         if left_alone.len() >= NOT_OURS_MAX {
             left_alone.retain(|_, until| now < *until);
         }
@@ -116,17 +121,19 @@ mod tests {
     #[test]
     fn only_hosts_that_somebody_named_are_admitted() {
         let patterns = vec![HostPattern::parse("*.example.com").unwrap()];
-        let gate = HostGate::new(patterns, GateSource::Configuration);
+        let gate = HostGate::new(patterns, GateSource::Configuration, Clock::default());
         assert!(gate.admits(&host("web.example.com")));
         assert!(gate.admits(&host("WEB.Example.COM.")));
         assert!(!gate.admits(&host("github.com")));
-        assert!(!HostGate::new(vec![], GateSource::Unknown).admits(&host("web.example.com")));
-        assert!(HostGate::new(vec![], GateSource::Everything).admits(&host("github.com")));
+        assert!(
+            !HostGate::new(vec![], GateSource::Unknown, Clock::default()).admits(&host("web.example.com"))
+        );
+        assert!(HostGate::new(vec![], GateSource::Everything, Clock::default()).admits(&host("github.com")));
     }
 
     #[test]
     fn a_host_the_ca_does_not_know_is_left_alone() {
-        let gate = HostGate::new(vec![], GateSource::Everything);
+        let gate = HostGate::new(vec![], GateSource::Everything, Clock::default());
         gate.leave_alone(&host("other.example.com"));
         assert!(!gate.admits(&host("OTHER.example.com")));
         assert!(gate.admits(&host("web.example.com")));

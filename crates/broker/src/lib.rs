@@ -7,6 +7,7 @@
 //! It never looks into a token, never writes a secret to disk, and never lets anything that came over the network
 //! become part of a shell command.
 
+mod agent_policy;
 mod agents;
 mod auth_source;
 mod broker;
@@ -14,36 +15,47 @@ mod ca_address;
 mod ca_client;
 mod ca_look;
 mod ca_pool;
-mod clock;
+mod ca_problem;
 mod descriptors;
+mod dial;
 mod discovery;
 mod gate;
 mod hang_up;
 mod hardening;
 mod health;
 mod hosts;
+mod key_stock;
 mod listener;
 mod log_out;
 mod login;
 mod match_;
 mod mint;
+mod outfit;
+mod pace;
 mod pins;
+mod remembered;
+mod renew;
 mod run_dir;
 mod settings;
 mod ssh_config;
+mod ssh_glue;
 mod storm;
+mod tag;
 mod traces;
 mod transcript;
 mod voice;
 
+pub use agent_policy::AgentPolicy;
 pub use auth_source::fetch_pin;
-pub use broker::{Broker, BrokerError};
+pub use broker::{Broker, BrokerError, Reloader};
 pub use ca_address::{CaAddress, CaAddressError};
 pub use ca_client::{CaHttp, CaHttpError};
 pub use ca_look::{CaView, clock_ahead, look_at_ca};
+pub use epithet_agent::{ChainWhen, Clock};
 pub use hardening::{harden, raise_open_files};
 pub use hosts::{GateSource, HostGate};
 pub use pins::{Pin, PinError, Pins};
 pub use run_dir::{RunDir, RunDirError, SocketOwner};
 pub use settings::Settings;
-pub use ssh_config::{PathError, SshConfig};
+pub use ssh_config::{PathError, SshConfig, Unsayable};
+pub use tag::{TagError, TagName};

@@ -9,10 +9,11 @@
 //! It never looks into a token or a state.
 
 use crate::auth_source::{AuthSource, AuthSourceError};
-use crate::clock;
 use crate::storm::StormGuard;
 use crate::transcript::Transcript;
 use crate::voice::Voice;
+use arc_swap::ArcSwap;
+use epithet_agent::{Clock, Now};
 use epithet_plugin::{Directive, Guard, Invocation, Reply, RunError, RunLimits, Runner, progress_channel};
 use epithet_wire::broker::{Asker, LoginInspection};
 use epithet_wire::display::sanitize_line;
@@ -32,6 +33,17 @@ pub(crate) struct Lease {
     pub(crate) generation: u64,
     /// Whether a run of the plugin brought it just now.
     pub(crate) is_fresh: bool,
+}
+
+impl Lease {
+    /// Where it came from, for a trace.
+    pub(crate) fn note(&self) -> &'static str {
+        if self.is_fresh {
+            "auth plugin ran"
+        } else {
+            "token at hand"
+        }
+    }
 }
 
 /// Why nobody could be logged in.
@@ -64,11 +76,19 @@ impl LoginError {
     }
 }
 
+/// How to log in, as configured.
+#[derive(Debug)]
+pub(crate) struct Way {
+    pub(crate) source: AuthSource,
+    pub(crate) limits: RunLimits,
+    /// How long a token may be used again.
+    pub(crate) token_reuse: Duration,
+}
+
 /// See the module.
 pub(crate) struct Login {
-    source: AuthSource,
-    limits: RunLimits,
-    token_reuse: Duration,
+    way: ArcSwap<Way>,
+    clock: Clock,
     guard: Arc<Guard>,
     ending: CancellationToken,
     inner: Mutex<Inner>,
@@ -77,7 +97,7 @@ pub(crate) struct Login {
 impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Login")
-            .field("source", &self.source.describe())
+            .field("source", &self.way.load().source.describe())
             .finish_non_exhaustive()
     }
 }
@@ -203,21 +223,31 @@ impl Drop for Waiting {
 }
 
 impl Login {
-    pub(crate) fn new(
-        source: AuthSource,
-        limits: RunLimits,
-        token_reuse: Duration,
-        guard: Guard,
-        ending: CancellationToken,
-    ) -> Self {
+    pub(crate) fn new(way: Way, clock: Clock, guard: Guard, ending: CancellationToken) -> Self {
         Self {
-            source,
-            limits,
-            token_reuse,
+            way: ArcSwap::from_pointee(way),
+            clock,
             guard: Arc::new(guard),
             ending,
             inner: Mutex::default(),
         }
+    }
+
+    /// Logs in like this from now on. What was obtained in another way is forgotten: it may be somebody else's.
+    pub(crate) fn follow(&self, way: Way) {
+        let is_the_same = self.way.load().source.is_same_login(&way.source);
+        self.way.store(Arc::new(way));
+        if !is_the_same {
+            self.forget();
+        }
+    }
+
+    /// Whether a certificate can be paid for without troubling anybody, as far as that can be known: there is a token,
+    /// or a state with which the plugin may get one.
+    pub(crate) fn can_do_without_a_person(&self) -> bool {
+        let token_reuse = self.way.load().token_reuse;
+        let inner = self.inner();
+        !inner.state.is_empty() || inner.reusable(token_reuse, self.clock.now()).is_some()
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -273,7 +303,7 @@ impl Login {
             let (run, waiting) = {
                 let mut inner = self.inner();
                 if wanted == Wanted::AnyGood
-                    && let Some(lease) = inner.reusable(self.token_reuse)
+                    && let Some(lease) = inner.reusable(self.way.load().token_reuse, self.clock.now())
                 {
                     return Ok(lease);
                 }
@@ -282,7 +312,7 @@ impl Login {
                     None => {
                         inner
                             .storm
-                            .admit(asker.terminal, clock::since_boot())
+                            .admit(asker.terminal, self.clock.now().boot)
                             .map_err(LoginError::TooSoon)?;
                         self.start(&mut inner, connection, asker)
                     }
@@ -351,14 +381,15 @@ impl Login {
         deadline: Duration,
         cancel: &CancellationToken,
     ) -> Result<Runner, LoginError> {
-        let command = self
+        let way = self.way.load_full();
+        let command = way
             .source
             .command(cancel)
             .await
             .map_err(|error| LoginError::Source(Arc::new(error)))?;
         let limits = RunLimits {
             deadline,
-            ..self.limits
+            ..way.limits
         };
         Ok(Runner::new(command)
             .with_limits(limits)
@@ -380,7 +411,7 @@ impl Login {
     pub(crate) fn inspect(&self) -> LoginInspection {
         let inner = self.inner();
         LoginInspection {
-            command: self.source.describe(),
+            command: self.way.load().source.describe(),
             token: inner.held.is_some(),
             token_since: (inner.held.as_ref())
                 .and_then(|held| jiff::Timestamp::from_second(i64::try_from(held.obtained_at).ok()?).ok()),
@@ -432,7 +463,7 @@ impl Login {
         flow: &str,
     ) -> Result<Success, LoginError> {
         let runner = self
-            .runner(self.limits.deadline, &run.cancel)
+            .runner(self.way.load().limits.deadline, &run.cancel)
             .await?
             .with_variable(LOGIN_FLOW, flow);
         let command = runner.command();
@@ -495,8 +526,8 @@ impl Login {
                 inner.can_log_out = can_log_out;
                 inner.held = Some(Held {
                     token: reply.token.clone(),
-                    obtained: clock::since_boot(),
-                    obtained_at: clock::unix_now(),
+                    obtained: self.clock.now().boot,
+                    obtained_at: self.clock.now().unix,
                     first_expiry: None,
                 });
                 inner.storm.answered();
@@ -512,7 +543,7 @@ impl Login {
             Err(error) => {
                 let said = error.to_string();
                 tracing::warn!(error = %sanitize_line(&said, 2000), "auth plugin failed");
-                inner.storm.unanswered(clock::since_boot());
+                inner.storm.unanswered(self.clock.now().boot);
                 inner.failures += 1;
                 inner.last_error = said.lines().next().map(str::to_owned);
                 Err(error)
@@ -523,12 +554,12 @@ impl Login {
 
 impl Inner {
     /// The held token, while it is young and no certificate obtained with it has ended.
-    fn reusable(&self, token_reuse: Duration) -> Option<Lease> {
+    fn reusable(&self, token_reuse: Duration, now: Now) -> Option<Lease> {
         let held = self.held.as_ref()?;
-        let is_young = clock::since_boot().saturating_sub(held.obtained) < token_reuse;
+        let is_young = now.boot.saturating_sub(held.obtained) < token_reuse;
         let is_spent = held
             .first_expiry
-            .is_some_and(|expiry| expiry <= clock::unix_now() + CERTIFICATE_EXPIRY_BUFFER.as_secs());
+            .is_some_and(|expiry| expiry <= now.unix + CERTIFICATE_EXPIRY_BUFFER.as_secs());
         (is_young && !is_spent).then(|| Lease {
             token: held.token.clone(),
             generation: self.generation,

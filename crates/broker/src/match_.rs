@@ -1,7 +1,7 @@
 //! The answer to ssh's question, from top to bottom: is this host ours, is an agent there already, who pays, open the
 //! agent, and let the certificate come while ssh shakes hands.
 
-use crate::agents::{Agents, AgentsError, Opened};
+use crate::agents::{Agents, AgentsError, Opened, Opening};
 use crate::gate::Gate;
 use crate::login::Lease;
 use crate::mint::{Errand, Mint, MintError};
@@ -57,37 +57,82 @@ impl Matcher {
         voice: &Voice,
         recorder: &Arc<Recorder>,
     ) -> Reply {
-        if self.agents.serves(&connection, recorder) {
+        // `ssh -G` and `ssh -O` log in nowhere: they get a socket, and what it costs more is paid when somebody uses it.
+        let is_lazy = !asker.purpose.is_connect();
+        let opening = Opening {
+            connection: &connection,
+            request_id: &request_id,
+            recorder,
+            own_agent: &asker.agent_socket,
+            is_lazy,
+        };
+        if self.agents.serves(&opening) {
             recorder.conclude(AGENT_WAS_THERE);
             return Reply::allow();
         }
-        let lease = match self.lease(&connection, asker, voice, recorder).await {
-            Ok(lease) => lease,
-            Err(error) => {
-                recorder.conclude(first_line(&error.explain()));
-                return Reply::deny(error.explain());
-            }
+        let lease = match is_lazy {
+            true => None,
+            false => match self.lease(&connection, asker, voice, recorder).await {
+                Ok(lease) => Some(lease),
+                Err(error) => {
+                    recorder.conclude(first_line(&error.explain()));
+                    return Reply::deny(error.explain());
+                }
+            },
         };
-        match self.agents.open(&connection, &request_id, recorder) {
+        match self.agents.open(&opening) {
             Ok(Opened::Already) => {
                 recorder.conclude(AGENT_WAS_THERE);
                 Reply::allow()
             }
             Ok(Opened::New(fulfil)) => {
-                let errand = Errand {
+                let mut errand = Errand {
                     connection,
                     lease,
                     asker: asker.clone(),
                     request_id,
                     recorder: Arc::clone(recorder),
                 };
+                if is_lazy {
+                    // Whoever uses it later is somebody else than the ssh that asked.
+                    errand.asker.terminal = false;
+                    recorder.conclude("nothing was needed yet");
+                    self.promise_lazily(errand, fulfil);
+                    return Reply::allow();
+                }
                 self.promise(errand, voice, fulfil).await
             }
-            Err(error @ (AgentsError::TooMany(_) | AgentsError::Socket(_))) => {
+            Err(error @ (AgentsError::TooMany { .. } | AgentsError::Socket(_))) => {
                 recorder.conclude(&error.to_string());
                 Reply::deny(error.to_string())
             }
         }
+    }
+
+    /// Gets the certificate once somebody asks the agent for it.
+    fn promise_lazily(&self, errand: Errand, fulfil: Fulfil) {
+        let (mint, ending) = (self.mint.clone(), self.ending.clone());
+        self.mints.spawn(async move {
+            let minted = async {
+                // An agent that is closed unused takes this task along.
+                tokio::select! {
+                    () = fulfil.wanted() => Some(mint.credential(&errand, &Voice::silent()).await),
+                    () = fulfil.withdrawn() => None,
+                }
+            };
+            match ending.run_until_cancelled(minted).await.flatten() {
+                Some(Ok(credential)) => {
+                    errand.recorder.conclude("certificate");
+                    fulfil.ready(Arc::new(credential));
+                }
+                Some(Err(error)) => {
+                    tracing::warn!(request_id = %errand.request_id, host = %errand.connection.remote_host, %error, "no certificate");
+                    errand.recorder.conclude(first_line(&error.explain()));
+                    fulfil.refuse();
+                }
+                None => {}
+            }
+        });
     }
 
     /// A token: the one at hand, or that of a login.
@@ -101,8 +146,7 @@ impl Matcher {
         let began = Instant::now();
         let lease = self.mint.login.lease(Some(connection), asker, voice).await;
         let note = match &lease {
-            Ok(lease) if lease.is_fresh => "auth plugin ran",
-            Ok(_) => "token at hand",
+            Ok(lease) => lease.note(),
             Err(_) => "failed",
         };
         recorder.phase("login", began, note);
@@ -160,7 +204,8 @@ fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
 }
 
-fn request_id() -> RequestId {
+/// A new request's name.
+pub(crate) fn request_id() -> RequestId {
     let mut bytes = [0; 8];
     // A request without a random name is still a request; the CA's serial tells them apart.
     let _ = aws_lc_rs::rand::fill(&mut bytes);

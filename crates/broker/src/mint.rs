@@ -2,12 +2,12 @@
 
 use crate::ca_client::CaAnswer;
 use crate::ca_pool::CaPool;
-use crate::clock;
+use crate::key_stock::KeyStock;
 use crate::login::{Lease, Login, LoginError};
 use crate::traces::Recorder;
 use crate::voice::Voice;
-use epithet_agent::{Credential, Now};
-use epithet_ssh::{SubjectKey, UserCertificate};
+use epithet_agent::{Clock, Credential, Now};
+use epithet_ssh::UserCertificate;
 use epithet_wire::broker::Asker;
 use epithet_wire::ca::CertificateRequest;
 use epithet_wire::limits::TOKEN_ATTEMPTS;
@@ -63,8 +63,8 @@ impl MintError {
 #[derive(Debug)]
 pub(crate) struct Errand {
     pub(crate) connection: Connection,
-    /// The token to begin with.
-    pub(crate) lease: Lease,
+    /// The token to begin with; without one, the login is asked.
+    pub(crate) lease: Option<Lease>,
     pub(crate) asker: Asker,
     pub(crate) request_id: RequestId,
     pub(crate) recorder: Arc<Recorder>,
@@ -75,6 +75,8 @@ pub(crate) struct Errand {
 pub(crate) struct Mint {
     pub(crate) login: Arc<Login>,
     pub(crate) pool: Arc<CaPool>,
+    pub(crate) keys: Arc<KeyStock>,
+    pub(crate) clock: Clock,
 }
 
 impl Mint {
@@ -88,23 +90,31 @@ impl Mint {
             recorder,
         } = errand;
         let began = Instant::now();
-        let key = SubjectKey::generate().map_err(|error| MintError::BadCertificate(error.to_string()))?;
+        let key = (self.keys.take()).map_err(|error| MintError::BadCertificate(error.to_string()))?;
         let public_key = format!("{}\n", key.public_line());
         let request = CertificateRequest {
             public_key,
             connection: ConnectionFields::from(connection),
         };
         recorder.phase("key", began, "");
-        let mut lease = lease.clone();
+        let mut lease = match lease {
+            Some(lease) => lease.clone(),
+            None => {
+                let began = Instant::now();
+                let lease = self.login.lease(Some(connection), asker, voice).await?;
+                recorder.phase("login", began, lease.note());
+                lease
+            }
+        };
         for attempt in 1.. {
             match (self.pool)
                 .certificate(&lease.token, &request, request_id, recorder)
                 .await
             {
                 CaAnswer::Certificate(line) => {
-                    let certificate = check(&line, connection)?;
+                    let certificate = check(&line, connection, self.clock.now())?;
                     let user = connection.remote_user.clone();
-                    let credential = Credential::new(key, certificate, user, Now::read())
+                    let credential = Credential::new(key, certificate, user, self.clock.now())
                         .map_err(|error| MintError::BadCertificate(error.to_string()))?;
                     let certificate = credential.certificate();
                     self.login.paid_for(&lease, certificate.valid_before());
@@ -138,14 +148,14 @@ impl Mint {
 
 /// Accepts a certificate only if it names the user asked for and has begun. That it is for our key and has not ended is
 /// checked where it becomes a credential.
-fn check(line: &str, connection: &Connection) -> Result<UserCertificate, MintError> {
+fn check(line: &str, connection: &Connection, now: Now) -> Result<UserCertificate, MintError> {
     let bad = |problem: &str| MintError::BadCertificate(problem.to_owned());
     let certificate =
         UserCertificate::parse(line).map_err(|error| MintError::BadCertificate(error.to_string()))?;
     if !certificate.has_principal(connection.remote_user.as_str()) {
         return Err(bad("it does not name the user asked for"));
     }
-    if certificate.valid_after() > clock::unix_now() {
+    if certificate.valid_after() > now.unix {
         return Err(bad(
             "it is not valid yet; is this machine's clock behind the CA's?",
         ));

@@ -222,7 +222,7 @@ fn fits(sockets: &Path) -> bool {
 }
 
 /// Makes a directory for its owner only, or checks that the one that is there is one.
-fn make_private(path: &Path, forbidden: u32) -> Result<(), RunDirError> {
+pub(crate) fn make_private(path: &Path, forbidden: u32) -> Result<(), RunDirError> {
     match rustix::fs::mkdir(path, Mode::RWXU) {
         Ok(()) | Err(rustix::io::Errno::EXIST) => check_private(path, forbidden),
         Err(error) => Err(RunDirError::Io {

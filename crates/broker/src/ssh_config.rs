@@ -1,10 +1,13 @@
 //! The file that people include into their ssh configuration: which program ssh asks, and where the agent then is.
 //!
-//! It has to suit OpenSSH 8.0 to 10.x: no `%j` (fatal before 9.6) and no `Tag` (fatal before 9.4). `Match final` makes
+//! It has to suit OpenSSH 8.0 to 10.x: `Tag` is fatal before 9.4, so it stands there only when it was asked for and that
+//! ssh is here; `%j` is fatal before 9.6 and nothing guards it against quotes, so it never does. `Match final` makes
 //! ssh ask once, with the final host, user and `%C`, wherever in the person's file the `Include` stands. The two lists
 //! with `!*'*` come first because ssh does not check names that its configuration sets: a name with a quote in it never
 //! reaches the shell.
 
+use crate::tag::TagName;
+use epithet_ssh::OpenSshVersion;
 use epithet_wire::HostPattern;
 use std::path::{Path, PathBuf};
 
@@ -22,7 +25,33 @@ pub struct SshConfig {
     pub agent_dir: PathBuf,
     /// The hosts, when they are known; empty means that the broker is asked about every host.
     pub patterns: Vec<HostPattern>,
+    /// The tag that hosts must have (`Tag` in the person's configuration, or `ssh -P`), if that is how they are chosen.
+    pub tag: Option<TagName>,
+    /// Which OpenSSH reads it; `None` when that is not known.
+    pub version: Option<OpenSshVersion>,
 }
+
+/// Why there can be no file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unsayable {
+    /// A path.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// An ssh without `Match final`.
+    #[error("the ssh that is here is OpenSSH {0}, which is too old; Epithet needs {FINAL} or later")]
+    TooOld(OpenSshVersion),
+    /// An ssh without tags.
+    #[error(
+        "`tag` needs OpenSSH {TAGGED} or later, and the ssh that is here is {}; name your hosts with --match instead, or install a newer ssh",
+        .0.map_or_else(|| "of an unknown version".to_owned(), |version| version.to_string())
+    )]
+    NoTags(Option<OpenSshVersion>),
+}
+
+/// The first version with `Match final`.
+const FINAL: OpenSshVersion = OpenSshVersion::new(8, 0);
+/// The first version with `Tag` and `Match tagged`; for all others either is a fatal error in every ssh.
+const TAGGED: OpenSshVersion = OpenSshVersion::new(9, 4);
 
 /// A path that cannot stand in the file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,8 +61,24 @@ pub struct SshConfig {
 pub struct PathError(PathBuf);
 
 impl SshConfig {
+    /// A file for an ssh that cannot be told: it says why, and changes nothing.
+    pub fn nothing(problem: &Unsayable) -> String {
+        let problem = problem.to_string().replace(['\n', '\r'], " ");
+        format!("# Written by `epithet agent`, which does nothing here: {problem}\n")
+    }
+
     /// The file's text.
-    pub fn render(&self) -> Result<String, PathError> {
+    pub fn render(&self) -> Result<String, Unsayable> {
+        if let Some(version) = self.version.filter(|version| *version < FINAL) {
+            return Err(Unsayable::TooOld(version));
+        }
+        let tagged = match &self.tag {
+            None => String::new(),
+            Some(tag) if self.version.is_some_and(|version| version >= TAGGED) => {
+                format!("tagged \"{tag}\" ")
+            }
+            Some(_) => return Err(Unsayable::NoTags(self.version)),
+        };
         let mut command = "exec".to_owned();
         for word in &self.program {
             command.push_str(&format!(" '{}'", quotable(word)?));
@@ -44,7 +89,7 @@ impl SshConfig {
         Ok(format!(
             "# Written by `epithet agent` at its start and removed at its end. Changes here are lost.\n\
              # Include it at the top of ~/.ssh/config:  Include ~/.epithet/run/*/ssh-config.conf\n\
-             Match final user \"!*'*,*\" host \"!*'*,{hosts}\" exec \"{command} --host '%h' --port '%p' --user '%r' --hash '%C' --broker '{socket}'\"\n    \
+             Match final {tagged}user \"!*'*,*\" host \"!*'*,{hosts}\" exec \"{command} --host '%h' --port '%p' --user '%r' --hash '%C' --broker '{socket}'\"\n    \
              IdentityAgent \"{agents}/%C\"\n"
         ))
     }
@@ -90,6 +135,8 @@ mod tests {
                 .iter()
                 .map(|text| HostPattern::parse(text).unwrap())
                 .collect(),
+            tag: None,
+            version: None,
         }
     }
 
@@ -123,6 +170,64 @@ mod tests {
                 .unwrap()
                 .contains(r#"host "!*'*,*" exec"#)
         );
+    }
+
+    #[test]
+    fn the_file_suits_the_ssh_that_reads_it() {
+        let version = |major, minor| Some(OpenSshVersion::new(major, minor));
+        let too_old = [version(6, 7), version(7, 9)];
+        let without_tags = [
+            version(8, 0),
+            version(8, 2),
+            version(8, 9),
+            version(9, 2),
+            version(9, 3),
+        ];
+        let with_tags = [
+            version(9, 4),
+            version(9, 6),
+            version(9, 9),
+            version(10, 0),
+            version(10, 5),
+        ];
+        let plain = config("/e", &["*.example.com"]);
+        let tagged = SshConfig {
+            tag: Some("work".parse().unwrap()),
+            ..plain.clone()
+        };
+        let render = |config: &SshConfig, version| {
+            SshConfig {
+                version,
+                ..config.clone()
+            }
+            .render()
+        };
+        for version in too_old {
+            assert_eq!(render(&plain, version), Err(Unsayable::TooOld(version.unwrap())));
+        }
+        let text = plain.render().unwrap();
+        for version in without_tags.into_iter().chain([None]) {
+            assert_eq!(render(&plain, version), Ok(text.clone()));
+            let problem = render(&tagged, version).unwrap_err().to_string();
+            assert!(
+                problem.contains("9.4") && problem.contains("--match"),
+                "{problem}"
+            );
+        }
+        for version in with_tags {
+            assert_eq!(render(&plain, version), Ok(text.clone()));
+            let text = render(&tagged, version).unwrap();
+            assert!(
+                text.contains(r#"Match final tagged "work" user "!*'*,*" host "!*'*,*.example.com" exec "#),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_file_that_says_nothing_is_one_comment() {
+        let text = SshConfig::nothing(&Unsayable::NoTags(None));
+        assert!(text.starts_with('#') && text.lines().count() == 1, "{text}");
     }
 
     #[test]

@@ -36,6 +36,11 @@ impl Voice {
         )
     }
 
+    /// A voice that nobody hears.
+    pub(crate) fn silent() -> Self {
+        Self::new(None, false).0
+    }
+
     /// Whether the person can still be spoken to after `match` has gone.
     pub(crate) fn outlives_match(&self) -> bool {
         self.stderr.is_some()

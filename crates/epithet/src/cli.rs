@@ -11,8 +11,8 @@ mod rules;
 mod server;
 
 pub(crate) use agent::{
-    AgentCommand, AgentOptions, BrokerChoice, InspectOptions, LoginOptions, StartOptions, TrustOptions,
-    patterns,
+    AgentCommand, AgentOptions, BrokerChoice, ChainChoice, InspectOptions, LoginOptions, StartOptions,
+    TrustOptions, patterns,
 };
 pub(crate) use audit::AuditCommand;
 pub(crate) use auth::{AuthCommand, OidcCommand, OidcOptions, PluginCommand};

@@ -10,4 +10,6 @@ mod sections;
 
 pub(crate) use changes::Files;
 pub(crate) use files::{home, load, with_suggestion};
-pub(crate) use sections::{Common, Config, IssuingSection, OidcSection, OneOrMany, split_outside_braces};
+pub(crate) use sections::{
+    Common, Config, Forwarding, IssuingSection, OidcSection, OneOrMany, split_outside_braces,
+};

@@ -64,6 +64,14 @@ impl Story {
         Broker::start(Path::new(EPITHET), &self.home, ["--ca-url", ca_url])
     }
 
+    fn broker_named(&self, ca_url: &str, name: &str) -> Broker {
+        Broker::start(
+            Path::new(EPITHET),
+            &self.home,
+            ["--ca-url", ca_url, "--name", name],
+        )
+    }
+
     fn ssh(&self, broker: &Broker, sshd: &Sshd) -> Finished {
         let include = broker.run_dir().join("ssh-config.conf");
         let port = sshd.port();
@@ -179,4 +187,36 @@ fn answer(stream: &TcpStream, document: &str) -> std::io::Result<()> {
         "HTTP/1.1 200 OK\r\nLink: <discovery>; rel=\"discovery\"\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{document}",
         document.len()
     )
+}
+
+#[test]
+fn without_a_network_the_hosts_are_those_that_the_ca_named_before() {
+    let story = Story::begin();
+    let server = story.server("epithet", "127.0.0.1:0");
+    let url = server.url().to_owned();
+    let broker = story.broker(&url);
+    let named = std::fs::read_to_string(broker.run_dir().join("ssh-config.conf")).unwrap();
+    assert!(named.contains("127.0.0.1"), "{named}");
+    broker.stop(DEADLINE);
+    server.stop(DEADLINE);
+
+    let broker = story.broker(&url);
+    let offline = std::fs::read_to_string(broker.run_dir().join("ssh-config.conf")).unwrap();
+    assert_eq!(offline, named, "decided at once and as before");
+    let listen = url.trim_start_matches("http://").to_owned();
+    let _server = story.server("epithet", &listen);
+    let sshd = Sshd::trusting(&story.ca_key.public_line());
+    assert_eq!(
+        story.ssh(&broker, &sshd).success().stdout,
+        "in\n",
+        "and it works when the CA is back"
+    );
+
+    // What another CA said counts for nothing, and nobody else may have written it.
+    let nobody = story.broker_named(
+        &format!("http://127.0.0.1:{}", epithet_testkit::free_port()),
+        "other",
+    );
+    let unknown = std::fs::read_to_string(nobody.run_dir().join("ssh-config.conf")).unwrap();
+    assert!(!unknown.contains("127.0.0.1"), "{unknown}");
 }

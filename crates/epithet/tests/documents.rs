@@ -231,7 +231,9 @@ fn flags(help: &str) -> Vec<(String, Option<String>)> {
                 last.1 = Some(variable.to_owned());
             }
         } else if line.starts_with('-')
-            && let Some(name) = line.split([' ', ',', '.']).find(|word| word.starts_with("--"))
+            && let Some(name) = line
+                .split([' ', ',', '.', '['])
+                .find(|word| word.starts_with("--"))
         {
             flags.push((name.to_owned(), None));
         }

@@ -1,5 +1,6 @@
 //! Who is asking: is a person at a terminal, are they themselves here by ssh, and which command was it.
 
+use crate::purpose::purpose;
 use epithet_wire::broker::Asker;
 use epithet_wire::display::sanitize_line;
 use rustix::fs::FileType;
@@ -18,13 +19,16 @@ pub(crate) fn asker() -> Asker {
     let parent = rustix::process::getppid()
         .and_then(|parent| u32::try_from(parent.as_raw_nonzero().get()).ok())
         .unwrap_or(0);
+    let words = command_line(parent);
     Asker {
         terminal,
         remote_session,
-        command: asking_command(parent),
+        command: sanitize_line(&words.join(" "), COMMAND_SHOWN),
         process: parent,
         stderr: can_be_lent(std::io::stderr()),
         flow: String::new(),
+        agent_socket: own_agent(),
+        purpose: purpose(&words),
     }
 }
 
@@ -42,13 +46,27 @@ fn can_be_lent(stderr: impl AsFd) -> bool {
 }
 
 /// The command line of the parent: the ssh that runs us (the shell between has replaced itself). Empty where unknown.
-fn asking_command(parent: u32) -> String {
+fn command_line(parent: u32) -> Vec<String> {
     let line = std::fs::read(format!("/proc/{parent}/cmdline")).unwrap_or_default();
-    let words: Vec<_> = line
-        .split(|byte| *byte == 0)
-        .map(String::from_utf8_lossy)
+    let words = line.split(|byte| *byte == 0);
+    let mut words: Vec<_> = words
+        .map(|word| String::from_utf8_lossy(word).into_owned())
         .collect();
-    sanitize_line(&words.join(" "), COMMAND_SHOWN)
+    // The line ends with a NUL, too.
+    if words.last().is_some_and(String::is_empty) {
+        words.pop();
+    }
+    words
+}
+
+/// The person's own agent as this ssh would use it; empty when there is none.
+fn own_agent() -> String {
+    let socket = std::env::var("SSH_AUTH_SOCK").unwrap_or_default();
+    if socket.starts_with('/') {
+        socket
+    } else {
+        String::new()
+    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod asker;
 mod client;
 mod follow;
 mod paste;
+mod purpose;
 mod question;
 mod terminal;
 

@@ -83,6 +83,33 @@ pub struct Asker {
     /// How the person wants to log in this time, in a word that the plugin knows; empty when it shall choose.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub flow: String,
+    /// The person's own agent (`SSH_AUTH_SOCK`), to be offered after ours when that is configured.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub agent_socket: String,
+    /// What ssh is about to do.
+    #[serde(skip_serializing_if = "Purpose::is_connect")]
+    pub purpose: Purpose,
+}
+
+/// What ssh is about to do, as far as its command line tells: not every ssh logs in anywhere.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Purpose {
+    /// Print its configuration (`-G`).
+    Print,
+    /// Speak to a shared connection that is there already (`-O`).
+    Control,
+    /// Connect, or whatever else is not known to be less.
+    #[default]
+    #[serde(other)]
+    Connect,
+}
+
+impl Purpose {
+    /// Whether ssh may be about to log in.
+    pub fn is_connect(&self) -> bool {
+        *self == Self::Connect
+    }
 }
 
 /// A reply line; exactly one field is set.

@@ -14,6 +14,9 @@ pub const DISCOVERY_RELATION: &str = "discovery";
 /// The header that carries a request's name to whoever has to look for it in a log.
 pub const REQUEST_ID_HEADER: &str = "Epithet-Request-Id";
 
+/// The header by which a CA knows a request that it has had before (the same request's other attempts, also at other CAs).
+pub const IDEMPOTENCY_KEY_HEADER: &str = "Idempotency-Key";
+
 /// What a broker asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -56,6 +56,8 @@ pub const MATCH_SILENCE: Duration = Duration::from_secs(20);
 /// How often the broker tells a waiting `match` that it is still there.
 pub const BROKER_KEEPALIVE: Duration = Duration::from_secs(2);
 
+/// How long `ssh -V` may take to say its version.
+pub const SSH_VERSION_DEADLINE: Duration = Duration::from_secs(5);
 /// Connections of which the phases are remembered, for `epithet trace last`.
 pub const TRACES_MAX: usize = 64;
 /// Phases remembered of one connection: many ssh may use one agent.
@@ -73,12 +75,30 @@ pub const AGENT_SESSION_ID_MAX: usize = 128;
 pub const AGENT_CONNECTIONS: usize = 64;
 /// How long a peer may take to complete a frame it began.
 pub const AGENT_PARTIAL_FRAME: Duration = Duration::from_secs(30);
+/// Keys of the person's own agent that are offered after ours. sshd gives up after six.
+pub const CHAINED_KEYS_MAX: usize = 64;
+/// How long the person's own agent may take to list its keys.
+pub const CHAINED_LIST_DEADLINE: Duration = Duration::from_secs(5);
+/// How long it may take to sign: somebody may have to touch a security key, or to confirm.
+pub const CHAINED_SIGN_DEADLINE: Duration = Duration::from_secs(60);
 /// Before its end a certificate is treated as ended, so that no login begins that cannot finish.
 pub const CERTIFICATE_EXPIRY_BUFFER: Duration = Duration::from_secs(5);
 /// How often ended agents are looked for and removed.
 pub const AGENT_SWEEP: Duration = Duration::from_secs(10);
-/// Agents at once, each one socket and one descriptor.
+/// Agents at once unless configured, each one socket and one descriptor.
 pub const AGENTS_MAX: usize = 4096;
+/// The fewest and the most agents that configuration may ask for.
+pub const AGENTS_MAX_RANGE: (usize, usize) = (1, 65_536);
+/// How long an agent stays that nobody has asked for a certificate, after `ssh -G` or `ssh -O`.
+pub const LAZY_AGENT_STAYS: Duration = Duration::from_secs(600);
+/// Keys made ahead. More connections at once make their own, in a tenth of a millisecond.
+pub const KEYS_AHEAD: usize = 8;
+/// How often agents are looked through for certificates to renew, when that is configured.
+pub const RENEW_LOOK: Duration = Duration::from_secs(2);
+/// How long before its end a certificate is renewed, or a quarter of its life before if that is less.
+pub const RENEW_BEFORE: Duration = Duration::from_secs(60);
+/// An agent that was asked for something within this time is in use, and renewed.
+pub const RENEW_IN_USE: Duration = Duration::from_secs(600);
 /// Descriptors that agents and requests leave to everything else, however low the limit of open files is: the runtime's,
 /// the log and the lock (16), a plugin's pipes on both sides while it is started (12), CAs and their certificates (12).
 pub const DESCRIPTORS_RESERVED: usize = 40;
@@ -133,6 +153,12 @@ pub const HTTP_CONNECTIONS_PER_ADDRESS: usize = 64;
 pub const CA_DEADLINE: Duration = Duration::from_secs(15);
 /// How long the broker waits for a TCP and TLS connection to a CA before it tries the next.
 pub const CA_CONNECT_DEADLINE: Duration = Duration::from_secs(2);
+/// How long a connection to a CA is kept for the next request.
+pub const CA_IDLE: Duration = Duration::from_secs(90);
+/// How long a CA is waited for before the next one is asked as well: as long as it usually takes, within these bounds.
+pub const HEDGE_RANGE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+/// The same for a CA of which too few answers are known.
+pub const HEDGE_UNKNOWN: Duration = Duration::from_secs(2);
 /// The longest time that a failing CA is left alone, unless configured; the first time it is a second.
 pub const CA_COOLDOWN: Duration = Duration::from_secs(60);
 /// How long the CA waits for the policy server.
@@ -143,6 +169,8 @@ pub const SERVICE_TOKEN_LIFE: Duration = Duration::from_secs(60);
 pub const SERVICE_CLOCK_LEEWAY: Duration = Duration::from_secs(5);
 /// How long a discovery document is good for.
 pub const DISCOVERY_MAX_AGE: Duration = Duration::from_secs(300);
+/// How long it counts which hosts the CA said are its own, while it cannot be reached.
+pub const PATTERNS_REMEMBERED: Duration = Duration::from_secs(30 * 24 * 3600);
 /// After SIGTERM, how long requests in flight may take to finish.
 pub const DRAIN: Duration = Duration::from_secs(2);
 

@@ -405,3 +405,25 @@ fn the_programs_that_the_stories_need_are_here() {
         run("sh", &["-c", &format!("command -v {program}")]);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_sleep_past_its_end_a_certificate_is_neither_listed_nor_signed_with() {
+    let clock = epithet_agent::Clock::movable();
+    let stage = Stage::ready(AgentSettings {
+        clock: clock.clone(),
+        ..settings()
+    });
+    let sshd = stage.sshd("host");
+    let output = stage.ssh(&sshd, &[], "echo arrived");
+    assert_eq!(out(&output), "arrived\n");
+    clock.sleep(Duration::from_secs(240));
+    assert_eq!(
+        out(&stage.ssh(&sshd, &[], "echo arrived")),
+        "arrived\n",
+        "a minute is left"
+    );
+    clock.sleep(Duration::from_secs(56));
+    let listed = stage.program("ssh-add").arg("-L").output().unwrap();
+    assert!(out(&listed).contains("no identities"));
+    assert_ne!(out(&stage.ssh(&sshd, &[], "echo arrived")), "arrived\n");
+}

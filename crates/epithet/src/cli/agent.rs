@@ -1,9 +1,10 @@
 //! `epithet agent` and the commands that speak to a running broker.
 
 use super::{InstallOptions, StatusOptions, StopOptions, UninstallOptions};
-use clap::{Args, Subcommand};
-use epithet_broker::CaAddress;
+use clap::{Args, Subcommand, ValueEnum};
+use epithet_broker::{CaAddress, TagName};
 use epithet_wire::{HostPattern, ProfileName};
+use serde::Deserialize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -81,15 +82,46 @@ pub(crate) struct StartOptions {
     /// How long one login's token serves further connections [default 60s]
     #[arg(long, value_name = "DURATION", env = "EPITHET_TOKEN_REUSE", value_parser = duration)]
     pub(crate) token_reuse: Option<Duration>,
-    /// Also sign for connections that come through a forwarded agent (ssh -A); off, because the remote host could use it
+    /// Hosts by their tag (`Tag NAME` in ~/.ssh/config, `ssh -P NAME`) instead of patterns; needs OpenSSH 9.4
+    #[arg(long, value_name = "TAG", env = "EPITHET_TAG")]
+    pub(crate) tag: Option<TagName>,
+    /// Hosts to which the agent may be forwarded (ssh -A) and that may then log in further as you; may be repeated, and
+    /// alone it means every host. Off, because the remote host could use it
+    #[arg(
+        long,
+        value_name = "PATTERN",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "*"
+    )]
+    pub(crate) allow_forwarding: Vec<String>,
+    /// When the keys of your own agent (SSH_AUTH_SOCK) are offered after the certificate [default denied]
+    #[arg(long, value_name = "WHEN", env = "EPITHET_CHAIN")]
+    pub(crate) chain: Option<ChainChoice>,
+    /// Renew certificates that are in use a moment before they end
     #[arg(long)]
-    pub(crate) allow_forwarding: bool,
+    pub(crate) renew: bool,
+    /// How many connections may have an agent at once [default 4096]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) max_agents: Option<usize>,
     /// Return once the broker serves, and leave it running without a terminal; it logs to a file
     #[arg(long)]
     pub(crate) background: bool,
     /// The broker that --background started: no terminal, and stderr is for its parent until it serves
     #[arg(long, hide = true, conflicts_with = "background")]
     pub(crate) detached: bool,
+}
+
+/// When the person's own agent is offered, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ChainChoice {
+    /// When there is no certificate, because it was denied or did not come in time
+    Denied,
+    /// Always, after the certificate
+    Always,
+    /// Never
+    Never,
 }
 
 /// Which broker is spoken to.
@@ -141,12 +173,12 @@ pub(crate) fn duration(text: &str) -> Result<Duration, epithet_wire::DurationErr
     epithet_wire::parse_duration(text)
 }
 
-/// Reads `--match` values: each may name several patterns, joined by commas.
-pub(crate) fn patterns(values: &[String]) -> anyhow::Result<Vec<HostPattern>> {
+/// Reads the values of `--match` and the like: each may name several patterns, joined by commas.
+pub(crate) fn patterns(flag: &str, values: &[String]) -> anyhow::Result<Vec<HostPattern>> {
     let words = values
         .iter()
         .flat_map(|value| crate::config::split_outside_braces(value));
     words
-        .map(|word| HostPattern::parse(&word).map_err(|error| anyhow::anyhow!("--match: {error}")))
+        .map(|word| HostPattern::parse(&word).map_err(|error| anyhow::anyhow!("{flag}: {error}")))
         .collect()
 }

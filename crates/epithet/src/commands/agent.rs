@@ -1,19 +1,27 @@
 //! `epithet agent`: gathers the settings from flags, environment and files, and runs the broker.
 
 use super::{VERSION, background, service};
-use crate::cli::{Global, StartOptions, patterns};
-use crate::config::{self, Config};
+use crate::cli::{ChainChoice, Global, StartOptions, patterns};
+use crate::config::{self, Config, Forwarding};
 use anyhow::{Context, bail};
-use epithet_broker::{Broker, BrokerError, CaHttp, RunDirError, Settings, harden, raise_open_files};
+use epithet_broker::{
+    AgentPolicy, Broker, BrokerError, CaHttp, ChainWhen, Clock, Reloader, RunDirError, Settings, harden,
+    raise_open_files,
+};
 use epithet_plugin::PluginCommand;
+use epithet_wire::display::sanitize_line;
 use epithet_wire::format_duration;
-use epithet_wire::limits::{CA_COOLDOWN, CA_DEADLINE, PLUGIN_DEADLINE, PLUGIN_DEADLINE_RANGE, TOKEN_REUSE};
+use epithet_wire::limits::{
+    AGENTS_MAX, AGENTS_MAX_RANGE, CA_COOLDOWN, CA_DEADLINE, PLUGIN_DEADLINE, PLUGIN_DEADLINE_RANGE,
+    TOKEN_REUSE,
+};
 use rustix::process::Signal;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 /// Threads of the broker: one that answers while another waits for the file system.
 const THREADS: usize = 2;
@@ -29,6 +37,7 @@ pub(crate) fn start(global: &Global, options: StartOptions) -> anyhow::Result<Ex
     }
     let detached = options.detached;
     let log = background::log(global, &options, &config)?;
+    let again = (global.clone(), options.clone());
     crate::logging::start(&log.global, &config.common(), log.least)?;
     harden();
     raise_open_files();
@@ -39,15 +48,8 @@ pub(crate) fn start(global: &Global, options: StartOptions) -> anyhow::Result<Ex
     // Whoever started it with `nohup` wants it to outlive the terminal.
     let outlives_terminal = epithet_plugin::ignores(Signal::HUP);
     crate::runtime::run(THREADS, |ending| async move {
-        if !outlives_terminal {
-            let mut hang_up = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
-            let closed = ending.clone();
-            tokio::spawn(async move {
-                // The terminal it was started from is closed: end as orderly as on Ctrl-C.
-                hang_up.recv().await;
-                closed.cancel();
-            });
-        }
+        let hang_up = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+        let closed = ending.clone();
         let profile = settings.profile.clone();
         let broker = match Broker::start(settings, ending).await {
             Err(BrokerError::RunDir(RunDirError::Running(_))) if detached => {
@@ -55,6 +57,8 @@ pub(crate) fn start(global: &Global, options: StartOptions) -> anyhow::Result<Ex
             }
             started => started?,
         };
+        let may_end = (!outlives_terminal).then_some(closed);
+        tokio::spawn(follow_hang_ups(hang_up, again, broker.reloader(), may_end));
         let mut stderr = std::io::stderr();
         // Nobody listening on stderr is no reason not to serve.
         let _ = writeln!(stderr, "ready: broker socket {}", broker.socket().display());
@@ -69,9 +73,46 @@ pub(crate) fn start(global: &Global, options: StartOptions) -> anyhow::Result<Ex
     })
 }
 
+/// SIGHUP: the configuration is read again, unless it says that the terminal has been closed and the broker is to end
+/// with that.
+async fn follow_hang_ups(
+    mut hang_up: Signals,
+    (global, options): (Global, StartOptions),
+    reloader: Reloader,
+    ending: Option<CancellationToken>,
+) {
+    let has_terminal = || std::fs::File::open("/dev/tty").is_ok();
+    let had_terminal = has_terminal();
+    while hang_up.recv().await.is_some() {
+        if let Some(ending) = ending.as_ref().filter(|_| had_terminal && !has_terminal()) {
+            // The terminal it was started from is closed: end as orderly as on Ctrl-C.
+            return ending.cancel();
+        }
+        let read = || settings(&global, options.clone(), config::load(global.config.as_deref())?);
+        let outcome = match read() {
+            Ok(settings) => reloader.reload(settings).await,
+            Err(error) => Err(format!("{error:#}")),
+        };
+        // Nobody listening on stderr is no reason not to go on.
+        let _ = match outcome {
+            Ok(changed) if changed.is_empty() => writeln!(std::io::stderr(), "reloaded: nothing changed"),
+            Ok(changed) => writeln!(std::io::stderr(), "reloaded: {}", changed.join(", ")),
+            Err(problem) => writeln!(
+                std::io::stderr(),
+                "not reloaded, the old configuration stays: {}",
+                sanitize_line(&problem, 1000)
+            ),
+        };
+    }
+}
+
 /// Flag, environment, file, default: in this order.
-pub(super) fn settings(global: &Global, options: StartOptions, config: Config) -> anyhow::Result<Settings> {
-    let section = config.agent;
+pub(super) fn settings(
+    global: &Global,
+    options: StartOptions,
+    mut config: Config,
+) -> anyhow::Result<Settings> {
+    let section = config.take_agent(options.name.as_ref());
     let cas = match (options.ca_url.is_empty(), section.ca_url) {
         (false, _) => options.ca_url,
         (true, Some(cas)) if !cas.0.is_empty() => cas.0,
@@ -90,15 +131,30 @@ pub(super) fn settings(global: &Global, options: StartOptions, config: Config) -
     if ca_timeout.is_zero() {
         bail!("--ca-timeout must be longer than 0s");
     }
-    let patterns = match options.match_.is_empty() {
-        false => patterns(&options.match_)?,
+    let hosts = match options.match_.is_empty() {
+        false => patterns("--match", &options.match_)?,
         true => section.match_.map(|patterns| patterns.0).unwrap_or_default(),
     };
     let auth = options.auth.map(PluginCommand::Shell).or(section.auth);
     if let Some(command) = &auth {
         command.validate().context("--auth")?;
     }
-    let binary = std::env::current_exe().context("cannot find the running program")?;
+    let auth_timeout = auth_timeout(options.auth_timeout.or(section.auth_timeout.map(|text| text.0.0)))?;
+    let agents = AgentPolicy {
+        allow_forwarding: match options.allow_forwarding.is_empty() {
+            false => patterns("--allow-forwarding", &options.allow_forwarding)?,
+            true => (section.allow_forwarding.map(Forwarding::patterns)).unwrap_or_default(),
+        },
+        chain: match options.chain.or(section.chain).unwrap_or(ChainChoice::Denied) {
+            ChainChoice::Denied => Some(ChainWhen::Denied),
+            ChainChoice::Always => Some(ChainWhen::Always),
+            ChainChoice::Never => None,
+        },
+        // A certificate may need a new login first; ssh itself would wait for ever.
+        wait: auth_timeout + ca_timeout,
+        max_agents: max_agents(options.max_agents.or(section.max_agents))?,
+        renew: options.renew || section.renew.unwrap_or(false),
+    };
     let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     Ok(Settings {
         profile: options.name.or(section.name).unwrap_or_default(),
@@ -109,19 +165,23 @@ pub(super) fn settings(global: &Global, options: StartOptions, config: Config) -
             .ca_cooldown
             .or(section.ca_cooldown.map(|text| text.0.0))
             .unwrap_or(CA_COOLDOWN),
+        ca_timeout,
         http: CaHttp::new(tls_ca_cert.as_deref(), ca_timeout)?,
+        tls_ca_cert,
         auth,
-        patterns,
+        patterns: hosts,
         token_reuse: options
             .token_reuse
             .or(section.token_reuse.map(|text| text.0.0))
             .unwrap_or(TOKEN_REUSE),
-        auth_timeout: auth_timeout(options.auth_timeout.or(section.auth_timeout.map(|text| text.0.0)))?,
+        auth_timeout,
+        tag: options.tag.or(section.tag.map(|tag| tag.0)),
+        agents,
         inherited: None,
-        allow_forwarding: options.allow_forwarding || section.allow_forwarding.unwrap_or(false),
         guard: super::GUARD,
-        match_program: match_program(&binary),
-        binary,
+        binary: service::stable_path()?,
+        ssh: in_path("ssh"),
+        clock: Clock::default(),
         version: VERSION.to_owned(),
     })
 }
@@ -140,12 +200,18 @@ fn auth_timeout(asked: Option<Duration>) -> anyhow::Result<Duration> {
     Ok(timeout)
 }
 
-/// What ssh runs: the small program beside this one where it is installed, else this one's `match`.
-fn match_program(binary: &std::path::Path) -> Vec<PathBuf> {
-    let small = binary.with_file_name("epithet-match");
-    if small.is_file() {
-        vec![small]
-    } else {
-        vec![binary.to_owned(), PathBuf::from("match")]
+fn max_agents(asked: Option<usize>) -> anyhow::Result<usize> {
+    let most = asked.unwrap_or(AGENTS_MAX);
+    let (least, limit) = AGENTS_MAX_RANGE;
+    if !(least..=limit).contains(&most) {
+        bail!("--max-agents must be {least} to {limit}, not {most}");
     }
+    Ok(most)
+}
+
+/// The first program of this name in `PATH`.
+fn in_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let mut candidates = std::env::split_paths(&path).map(|folder| folder.join(name));
+    candidates.find(|candidate| candidate.is_file())
 }

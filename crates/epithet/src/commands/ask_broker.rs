@@ -51,7 +51,7 @@ fn asker(command: &str) -> Asker {
         command: command.to_owned(),
         process: std::process::id(),
         stderr: false,
-        flow: String::new(),
+        ..Asker::default()
     }
 }
 

@@ -95,6 +95,7 @@ fn hosts(inspection: &Inspection) -> String {
     match inspection.hosts.source.as_str() {
         "everything" => "every host (name yours with --match)".to_owned(),
         "unknown" => "not known yet: the CA has not answered".to_owned(),
+        source if source.starts_with("tag ") => format!("those with the {source}"),
         source => format!("{} (from the {source})", inspection.hosts.patterns.join(", ")),
     }
 }

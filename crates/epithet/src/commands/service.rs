@@ -7,6 +7,7 @@ mod launchd;
 mod manager;
 mod notify;
 mod program;
+pub(crate) use program::stable_path;
 mod systemd;
 mod written;
 
@@ -44,7 +45,7 @@ impl Service {
         let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
         Ok(Self {
             profile: profile.clone(),
-            program: program::stable_path()?,
+            program: stable_path()?,
             arguments: Vec::new(),
             socket: RunDir::broker_socket_of(&home, runtime_dir.as_deref(), profile)?,
             path: std::env::var("PATH").unwrap_or_default(),

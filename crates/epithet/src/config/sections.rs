@@ -1,14 +1,15 @@
 //! The keys of a configuration file, as they stand there: one section a command, keys named as the flags.
 
 use super::changes::Files;
-use crate::cli::LogFormat;
+use crate::cli::{ChainChoice, LogFormat};
 use crate::commands::KeyName;
-use epithet_broker::CaAddress;
+use epithet_broker::{CaAddress, TagName};
 use epithet_ca::PrincipalPattern;
 use epithet_plugin::PluginCommand;
 use epithet_wire::{HostPattern, ProfileName, parse_duration};
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -26,6 +27,9 @@ pub(crate) struct Config {
     pub(crate) insecure: (),
     #[serde(deserialize_with = "empty_as_default")]
     pub(crate) agent: AgentSection,
+    /// Further profiles, each of which stands alone: what `agent:` says is not theirs.
+    #[serde(deserialize_with = "empty_as_default")]
+    pub(crate) profiles: BTreeMap<ProfileKey, AgentSection>,
     #[serde(deserialize_with = "empty_as_default")]
     pub(crate) auth: AuthSection,
     #[serde(deserialize_with = "empty_as_default")]
@@ -39,6 +43,37 @@ pub(crate) struct Config {
     pub(crate) files: Files,
 }
 
+/// A profile's name as a key.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct ProfileKey(String);
+
+impl TryFrom<String> for ProfileKey {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        let name: ProfileName = text.parse().map_err(|error| format!("profiles: {error}"))?;
+        Ok(Self(name.to_string()))
+    }
+}
+
+/// The hosts that a forwarded agent may serve: all of them, none, or those of patterns.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Forwarding {
+    Any(bool),
+    Named(OneOrMany<HostPattern>),
+}
+
+impl Forwarding {
+    pub(crate) fn patterns(self) -> Vec<HostPattern> {
+        match self {
+            Self::Any(false) => Vec::new(),
+            Self::Any(true) => HostPattern::parse("*").into_iter().collect(),
+            Self::Named(patterns) => patterns.0,
+        }
+    }
+}
+
 /// What concerns every command.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Common {
@@ -48,6 +83,12 @@ pub(crate) struct Common {
 }
 
 impl Config {
+    /// The section of a profile: `profiles: NAME:` if it is there, else `agent:`.
+    pub(crate) fn take_agent(&mut self, name: Option<&ProfileName>) -> AgentSection {
+        let own = name.and_then(|name| self.profiles.remove(&ProfileKey(name.to_string())));
+        own.unwrap_or_else(|| std::mem::take(&mut self.agent))
+    }
+
     pub(crate) fn common(&self) -> Common {
         Common {
             verbose: self.verbose,
@@ -70,7 +111,11 @@ pub(crate) struct AgentSection {
     pub(crate) ca_cooldown: Option<Text<DurationText>>,
     pub(crate) auth_timeout: Option<Text<DurationText>>,
     pub(crate) token_reuse: Option<Text<DurationText>>,
-    pub(crate) allow_forwarding: Option<bool>,
+    pub(crate) tag: Option<Text<TagName>>,
+    pub(crate) allow_forwarding: Option<Forwarding>,
+    pub(crate) chain: Option<ChainChoice>,
+    pub(crate) renew: Option<bool>,
+    pub(crate) max_agents: Option<usize>,
 }
 
 /// `auth:`
@@ -345,6 +390,10 @@ auth: {oidc: {issuer: "https://i", scopes: [openid, email], port: 8080}}
             ("agent: {ca-url: 'http://ca.example.com'}", "in the clear"),
             ("agent: {ca-timeout: soon}", "not a duration"),
             ("agent: {name: a/b}", "profile name"),
+            ("profiles: {a/b: {}}", "profile name"),
+            ("profiles: {work: {ca-urls: 'https://ca'}}", "ca-url"),
+            ("agent: {tag: 'a b'}", "cannot be a tag"),
+            ("agent: {chain: sometimes}", "always"),
             ("agent: {match: 'a['}", "host pattern"),
             ("insecure: true", "tls-ca-cert"),
             ("auth: {oidc: {client_id: x}}", "client-id"),
@@ -352,6 +401,38 @@ auth: {oidc: {issuer: "https://i", scopes: [openid, email], port: 8080}}
         for (text, word) in cases {
             let error = serde_saphyr::from_str::<Config>(text).unwrap_err().to_string();
             assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn forwarding_is_for_all_none_or_some_hosts() {
+        for (text, expected) in [
+            ("true", &["*"][..]),
+            ("false", &[]),
+            ("'*.example.com, db{1,2}'", &["*.example.com", "db{1,2}"]),
+            ("[jump, bastion]", &["jump", "bastion"]),
+        ] {
+            let config: Config =
+                serde_saphyr::from_str(&format!("agent: {{allow-forwarding: {text}}}")).unwrap();
+            let patterns = config.agent.allow_forwarding.unwrap().patterns();
+            let patterns: Vec<_> = patterns.iter().map(ToString::to_string).collect();
+            assert_eq!(patterns, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_profile_of_its_own_stands_alone() {
+        let text = "agent: {auth: a, match: home}\nprofiles: {work: {auth: b}}";
+        let section = |name: Option<&str>| {
+            let mut config: Config = serde_saphyr::from_str(text).unwrap();
+            let name = name.map(|name| name.parse().unwrap());
+            config.take_agent(name.as_ref())
+        };
+        let work = section(Some("work"));
+        assert_eq!(work.auth, Some(PluginCommand::Shell("b".into())));
+        assert!(work.match_.is_none());
+        for name in [None, Some("default"), Some("other")] {
+            assert_eq!(section(name).auth, Some(PluginCommand::Shell("a".into())));
         }
     }
 

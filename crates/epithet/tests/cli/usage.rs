@@ -78,7 +78,7 @@ fn a_wrong_value_exits_1_and_names_the_flag_on_stderr() {
     std::fs::set_permissions(&readable, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     let readable = readable.display().to_string();
     let ca = "https://ca.example.com";
-    let cases: [(&[&str], &[&str]); 19] = [
+    let cases: [(&[&str], &[&str]); 22] = [
         (
             &["agent"],
             &["--ca-url", "required", "https://ca.example.com", "config.yaml"],
@@ -88,6 +88,18 @@ fn a_wrong_value_exits_1_and_names_the_flag_on_stderr() {
         (
             &["agent", "--ca-url", ca, "--auth-timeout", "1h"],
             &["--auth-timeout", "15m", "1h"],
+        ),
+        (
+            &["agent", "--ca-url", ca, "--max-agents", "0"],
+            &["--max-agents", "1 to 65536, not 0"],
+        ),
+        (
+            &["agent", "--ca-url", ca, "--max-agents", "65537"],
+            &["--max-agents", "1 to 65536, not 65537"],
+        ),
+        (
+            &["agent", "--ca-url", ca, "--allow-forwarding=a["],
+            &["--allow-forwarding", "`[`"],
         ),
         (
             &["agent", "--ca-url", ca, "--ca-timeout", "0s"],

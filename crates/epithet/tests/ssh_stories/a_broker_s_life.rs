@@ -108,7 +108,7 @@ fn in_the_middle_of_everything(story: &Story) -> (Broker, Daemon) {
 
 #[test]
 fn every_signal_that_ends_a_broker_removes_what_it_made_within_three_seconds() {
-    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+    for signal in [Signal::TERM, Signal::INT] {
         let story = Story::begin();
         let (mut broker, mut waiting) = in_the_middle_of_everything(&story);
         let _silent = UnixStream::connect(broker.socket()).unwrap();

@@ -4,7 +4,9 @@ use crate::laptop::{Laptop, start};
 use crate::site::{EPITHET, Site};
 use epithet_testkit::devidp::{DevProvider, Settings};
 use epithet_testkit::{Broker, DEADLINE, Sshd, TestUser, plugin_script, wait_until};
-use serde_json::json;
+use serde_json::{Value, json};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 /// See the module.
@@ -85,6 +87,23 @@ impl Story {
     pub(crate) fn accepted(&self, position: usize) -> String {
         self.sshd.wait_for_log_after(position, "Accepted publickey")
     }
+}
+
+/// Asks the broker as `match` does, but for the terminal: the answer comes when the certificate has.
+pub(crate) fn ask(socket: &Path, host: &str, user: &str, hash: &str) -> Value {
+    let mut stream = UnixStream::connect(socket).expect("the broker listens");
+    stream.set_read_timeout(Some(DEADLINE)).expect("a socket");
+    let question =
+        json!({"match": {"remoteHost": host, "remoteUser": user, "port": 22, "proxyJump": "", "hash": hash}});
+    // A broker that has no descriptor left for it hangs up.
+    let _ = stream.write_all(format!("{question}\n").as_bytes());
+    for line in BufReader::new(stream).lines().map_while(Result::ok) {
+        let reply: Value = serde_json::from_str(&line).expect("the broker speaks JSON");
+        if reply.get("result").is_some() {
+            return reply;
+        }
+    }
+    json!({"result": {"allow": false, "error": "no answer: open files"}})
 }
 
 /// The lines of a file that may not be there yet.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// The program as `PATH` leads to it, when that is this very program; else where it lies.
 ///
 /// Package managers put a link into `PATH` and each version into a folder of its own, which goes with the next upgrade.
-pub(super) fn stable_path() -> anyhow::Result<PathBuf> {
+pub(crate) fn stable_path() -> anyhow::Result<PathBuf> {
     let running = std::env::current_exe().context("cannot find the running program")?;
     let path = std::env::var_os("PATH").unwrap_or_default();
     Ok(linked(&running, std::env::split_paths(&path)).unwrap_or(running))

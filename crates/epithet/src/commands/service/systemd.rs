@@ -58,6 +58,7 @@ pub(super) fn service(service: &Service, folder: &Path) -> anyhow::Result<Writte
          [Service]\n\
          Type=notify\n\
          ExecStart={start}\n\
+         ExecReload=/bin/kill -HUP $MAINPID\n\
          # Auth plugins are found as in the shell from which this was installed.\n\
          Environment={path}\n\
          # The broker ends its plugins; a browser that one of them opened is the person's.\n\
