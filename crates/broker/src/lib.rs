@@ -54,6 +54,8 @@ pub use ca_look::{CaView, clock_ahead, look_at_ca};
 pub use epithet_agent::{ChainWhen, Clock};
 pub use hardening::{harden, raise_open_files};
 pub use hosts::{GateSource, HostGate};
+#[doc(hidden)]
+pub use listener::parse as parse_request;
 pub use pins::{Pin, PinError, Pins};
 pub use run_dir::{RunDir, RunDirError, SocketOwner};
 pub use settings::Settings;

@@ -195,7 +195,11 @@ fn receive(stream: &UnixStream, buffer: &mut [u8], stderr: &mut Option<OwnedFd>)
     Ok(received.bytes)
 }
 
-fn parse(line: &[u8]) -> Result<Request, String> {
+/// Reads a request line. Public for the fuzzers.
+///
+/// # Errors
+/// What is wrong with it, for the peer.
+pub fn parse(line: &[u8]) -> Result<Request, String> {
     let request: Request = serde_json::from_slice(line).map_err(|error| {
         format!("malformed request: {error}; is this `epithet` of another version than the broker?")
     })?;

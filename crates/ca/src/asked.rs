@@ -62,6 +62,12 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Result<Token, BadRequest> {
     Token::from_header(token, encoding).map_err(BadRequest::Token)
 }
 
+/// Whether a body is a request that can be decided. For the fuzzers.
+#[doc(hidden)]
+pub fn is_request(body: &[u8]) -> bool {
+    Asked::read(body).is_ok()
+}
+
 impl Asked {
     /// Reads a body. Names that no host and no user can have go no further: neither to policy nor into a log.
     pub(crate) fn read(body: &[u8]) -> Result<Self, BadRequest> {

@@ -45,6 +45,8 @@ mod principal_pattern;
 mod routes;
 mod service_token;
 
+#[doc(hidden)]
+pub use asked::is_request;
 pub use audit::{AuditError, AuditLog};
 pub use authority::{Authority, IssueError};
 pub use decision::{ALLOWED_CRITICAL_OPTIONS, ALLOWED_EXTENSIONS, Ceilings, Decision, DecisionError};

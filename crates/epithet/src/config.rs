@@ -9,6 +9,8 @@ mod files;
 mod sections;
 
 pub(crate) use changes::Files;
+#[doc(hidden)]
+pub use files::understand;
 pub(crate) use files::{home, load, with_suggestion};
 pub(crate) use sections::{
     Common, Config, Forwarding, IssuingSection, OidcSection, OneOrMany, split_outside_braces,

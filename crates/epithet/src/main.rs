@@ -1,40 +1,7 @@
-//! `epithet`: every part of Epithet in one program.
-//!
-//! `match` comes first and alone: ssh waits for it, so it starts no runtime and reads no configuration.
+//! `epithet`: the library of the same name, as a program.
 
-mod cli;
-mod commands;
-mod config;
-mod failure;
-mod logging;
-mod runtime;
-mod terminal;
-
-use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
-    match arguments.next() {
-        Some(command) if command == "match" => ExitCode::from(epithet_match::main(arguments)),
-        Some(command) if command == "auth" => {
-            // Descriptors 3 and 4 are adopted before anything else can be given these numbers.
-            epithet_plugin::is_plugin();
-            run()
-        }
-        Some(command) if command == commands::GUARD => epithet_plugin::guard_main(),
-        _ => run(),
-    }
-}
-
-/// Everything but `match`: parse, read the configuration, do it, and say what went wrong.
-fn run() -> ExitCode {
-    let cli = match cli::Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => return failure::usage(&error),
-    };
-    match commands::run(cli) {
-        Ok(code) => code,
-        Err(error) => failure::report(&error),
-    }
+    epithet::main()
 }

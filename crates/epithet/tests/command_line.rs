@@ -254,11 +254,9 @@ fn an_interrupted_demo_leaves_nothing_behind() {
             .unwrap_or_else(|| panic!("the demo comes to {step:?}"));
         demo.signal(Signal::INT);
         demo.wait(DEADLINE).expect("an interrupted demo ends");
-        assert!(
-            demo.stdout().text().contains("interrupted"),
-            "{step}: {}",
-            demo.stdout().text()
-        );
+        let said = demo.stdout().wait_for_end(DEADLINE);
+        let said = said.expect("its output ends with it");
+        assert!(said.contains("interrupted"), "{step}: {said}");
         assert_eq!(demo_folders(&home), 0, "{step}");
     }
 }

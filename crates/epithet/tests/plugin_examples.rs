@@ -223,9 +223,8 @@ fn a_tool_that_is_not_logged_in_is_a_failure_with_its_own_words() {
         .env("PATH", path);
     let run = Finished::of(command, DEADLINE);
     assert!(
-        !run.status.success() && run.stderr.contains("please run gcloud auth login"),
-        "{}",
-        run.stderr
+        !run.status.success() && run.stdout.contains("fd 2  ERROR: please run gcloud auth login"),
+        "{run:?}"
     );
 }
 
@@ -278,4 +277,24 @@ fn the_device_flow_in_python_logs_in_and_then_refreshes() {
     let second = Finished::of(command(&["--state", &state]), DEADLINE).success();
     assert!(!second.stdout.contains("enter the code"), "{}", second.stdout);
     assert_eq!(provider.requests().refreshes, 1);
+    // With a login to begin with, nobody has to be there to judge it.
+    let mut check = Command::new(EPITHET);
+    check
+        .args(["plugin", "check", "--state", &state, "--"])
+        .arg(example("device-code.py"))
+        .env("ISSUER", provider.issuer())
+        .env("CLIENT_ID", "epithet");
+    Finished::of(check, DEADLINE * 2).success();
+}
+
+#[test]
+fn no_example_is_left_out() {
+    let here = include_str!("plugin_examples.rs");
+    for entry in std::fs::read_dir(example("")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(
+            name == "README.md" || here.contains(&format!("\"{name}\"")),
+            "{name} is not checked"
+        );
+    }
 }

@@ -204,6 +204,29 @@ impl Authorization {
     }
 }
 
+/// Whether the head of a request to the redirect's listener at `127.0.0.1:7` is an answer to the login with this state.
+/// For the fuzzers.
+#[doc(hidden)]
+pub fn is_answer(head: &str, state: &str) -> bool {
+    let Ok(url) = Url::parse("https://idp.example/") else {
+        return false;
+    };
+    let authorization = Authorization {
+        url,
+        redirect_uri: String::new(),
+        nonce: String::new(),
+        pkce: Pkce::from_verifier(String::new()),
+        state: state.to_owned(),
+        issuer: "https://idp.example".to_owned(),
+        expects_issuer: false,
+    };
+    let query = crate::callback::read_request(head, "127.0.0.1:7", "/callback");
+    query.is_ok_and(|query| match authorization.read_response(query) {
+        Ok(_) => true,
+        Err(error) => error.is_ours(),
+    })
+}
+
 /// Google gives a refresh token for these parameters instead of a scope, and only together.
 fn is_google(provider: &Provider) -> bool {
     provider.issuer.as_str() == "https://accounts.google.com"

@@ -245,39 +245,10 @@ impl Site {
         let Ok(Some(head)) = timeout(LOGIN_REQUEST_DEADLINE, read_head(&mut stream)).await else {
             return;
         };
-        match self.read_request(&head) {
+        match read_request(&head, &self.authority, &self.path) {
             Err(page) => write(stream, &page).await,
             Ok(query) => self.take(stream, query).await,
         }
-    }
-
-    /// The query of a request for the redirect path, or what to say to another one.
-    fn read_request<'h>(&self, head: &'h str) -> Result<&'h str, Page> {
-        let mut lines = head.split("\r\n");
-        let mut line = lines.next().unwrap_or_default().split(' ');
-        let (Some(method), Some(target), Some(version), None) =
-            (line.next(), line.next(), line.next(), line.next())
-        else {
-            return Err(Page::stray(400, "This is not an HTTP request."));
-        };
-        if !matches!(version, "HTTP/1.1" | "HTTP/1.0") {
-            return Err(Page::stray(400, "This is not an HTTP/1.1 request."));
-        }
-        let mut hosts = lines.filter_map(|line| {
-            let (name, value) = line.split_once(':')?;
-            name.eq_ignore_ascii_case("host").then(|| value.trim())
-        });
-        if (hosts.next(), hosts.next()) != (Some(self.authority.as_str()), None) {
-            return Err(Page::stray(421, "This request was meant for another host."));
-        }
-        let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        if path != self.path {
-            return Err(Page::stray(404, "There is nothing at this address."));
-        }
-        if method != "GET" {
-            return Err(Page::stray(405, "Only GET is answered here."));
-        }
-        Ok(query)
     }
 
     /// Hands a response that belongs to our request on, once, and shows what becomes of it.
@@ -310,6 +281,35 @@ impl Site {
         write(stream, &page).await;
         let _ = done.send(());
     }
+}
+
+/// The query of a request for the redirect path, or what to say to another one.
+pub(crate) fn read_request<'h>(head: &'h str, authority: &str, own_path: &str) -> Result<&'h str, Page> {
+    let mut lines = head.split("\r\n");
+    let mut line = lines.next().unwrap_or_default().split(' ');
+    let (Some(method), Some(target), Some(version), None) =
+        (line.next(), line.next(), line.next(), line.next())
+    else {
+        return Err(Page::stray(400, "This is not an HTTP request."));
+    };
+    if !matches!(version, "HTTP/1.1" | "HTTP/1.0") {
+        return Err(Page::stray(400, "This is not an HTTP/1.1 request."));
+    }
+    let mut hosts = lines.filter_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("host").then(|| value.trim())
+    });
+    if (hosts.next(), hosts.next()) != (Some(authority), None) {
+        return Err(Page::stray(421, "This request was meant for another host."));
+    }
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    if path != own_path {
+        return Err(Page::stray(404, "There is nothing at this address."));
+    }
+    if method != "GET" {
+        return Err(Page::stray(405, "Only GET is answered here."));
+    }
+    Ok(query)
 }
 
 /// Everything up to the empty line, or nothing when it is too long or not text.

@@ -42,6 +42,8 @@ mod verifier;
 mod waiting;
 
 pub use authorization::ResponseError;
+#[doc(hidden)]
+pub use authorization::is_answer;
 pub use callback::ListenError;
 pub use claims::Claims;
 pub use client_auth::{ClientAuthChoice, ClientKey, ClientKeyError};

@@ -2,10 +2,9 @@
 
 use crate::cli::{Global, PluginCommand as Command};
 use anyhow::{Context, bail};
-use epithet_plugin::check::CheckOptions;
-use epithet_plugin::{Invocation, Observation, PluginCommand, RunLimits, Runner, progress_channel};
-use epithet_wire::display::sanitize_text;
-use epithet_wire::{PluginState, SecretBytes, format_duration};
+use epithet_plugin::check::{self, CheckOptions, SecretFigures};
+use epithet_plugin::{Exit, Invocation, Observation, PluginCommand, RunLimits, Runner, progress_channel};
+use epithet_wire::{PluginState, SecretBytes, Token, format_duration};
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -49,13 +48,13 @@ pub(crate) fn run(global: &Global, command: Command) -> anyhow::Result<ExitCode>
                 limits,
                 ..CheckOptions::default()
             };
-            check(plugin(command)?, &options, json)
+            judge(plugin(command)?, &options, json)
         }
     }
 }
 
 /// Several runs, judged rule by rule. Progress goes to stderr as it comes, so that a person can complete a login.
-fn check(command: PluginCommand, options: &CheckOptions, json: bool) -> anyhow::Result<ExitCode> {
+fn judge(command: PluginCommand, options: &CheckOptions, json: bool) -> anyhow::Result<ExitCode> {
     let report = crate::runtime::run(1, |ending| async move {
         let (sink, mut progress) = progress_channel();
         let telling = async {
@@ -64,7 +63,7 @@ fn check(command: PluginCommand, options: &CheckOptions, json: bool) -> anyhow::
                 let _ = std::io::stderr().write_all(piece.text.as_bytes());
             }
         };
-        let checking = epithet_plugin::check::check(command, options, sink, ending);
+        let checking = check::check(command, options, sink, ending);
         Ok(tokio::join!(checking, telling).0)
     })?;
     let text = match json {
@@ -88,8 +87,18 @@ fn run_once(
     timeout: Duration,
 ) -> anyhow::Result<ExitCode> {
     let state = initial_state(state)?;
+    let invocation = Invocation {
+        interactive,
+        remote_session: std::env::var_os("SSH_CONNECTION").is_some(),
+        ..Invocation::default()
+    };
     let mut out = std::io::stdout();
-    writeln!(out, "fd 0  {} bytes of state", state.len()).context("cannot print")?;
+    let variables = invocation
+        .variables()
+        .map(|(name, value)| format!("{name}={value}"));
+    writeln!(out, "env   {}", variables.join(" ")).context("cannot print")?;
+    let first = if state.is_empty() { ": a first login" } else { "" };
+    writeln!(out, "fd 0  {} bytes of state{first}", state.len()).context("cannot print")?;
     let observation = crate::runtime::run(1, |ending| async move {
         let (sink, mut progress) = progress_channel();
         let limits = RunLimits {
@@ -97,11 +106,6 @@ fn run_once(
             ..RunLimits::default()
         };
         let runner = Runner::new(command.clone()).with_limits(limits);
-        let invocation = Invocation {
-            interactive,
-            remote_session: std::env::var_os("SSH_CONNECTION").is_some(),
-            ..Invocation::default()
-        };
         let telling = async {
             while let Some(piece) = progress.next().await {
                 for line in piece.text.lines() {
@@ -120,23 +124,16 @@ fn run_once(
 
 fn report(observation: &Observation, save_state: Option<&Path>) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout();
+    for line in streams(observation) {
+        writeln!(out, "{line}").context("cannot print")?;
+    }
     let reply = match &observation.outcome {
         Ok(reply) => reply,
         Err(error) => {
-            writeln!(out, "failed; the broker would keep its old state and token").context("cannot print")?;
-            bail!("{}", error.explain());
+            writeln!(out, "failed: the broker would keep its old state and token").context("cannot print")?;
+            bail!("{error}\ntry: {}", check::remedy(error));
         }
     };
-    for line in sanitize_text(reply.stderr.as_bytes()).lines() {
-        writeln!(out, "fd 2  {line}").context("cannot print")?;
-    }
-    let how = if reply.token.header_value().encoded {
-        "travels base64url-encoded"
-    } else {
-        "travels as it is"
-    };
-    writeln!(out, "fd 1  a token of {} bytes ({how})", reply.token.size()).context("cannot print")?;
-    writeln!(out, "fd 3  {} bytes of new state", reply.state.len()).context("cannot print")?;
     writeln!(out, "success after {}", format_duration(reply.elapsed)).context("cannot print")?;
     if let Some(path) = save_state {
         let mut file = std::fs::OpenOptions::new()
@@ -150,6 +147,54 @@ fn report(observation: &Observation, save_state: Option<&Path>) -> anyhow::Resul
             .with_context(|| format!("--save-state {}", path.display()))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What went over the streams, secrets by their size and fingerprint, and how it ended.
+fn streams(observation: &Observation) -> Vec<String> {
+    let seen = &observation.transcript;
+    let mut lines: Vec<String> = (seen.stderr().lines())
+        .map(|line| format!("fd 2  {line}"))
+        .collect();
+    let figures = |bytes: &[u8]| {
+        let figures = SecretFigures::of(bytes);
+        match figures.bytes {
+            0 => "nothing".to_owned(),
+            size => format!("{size} bytes (SHA-256 {}...)", figures.sha256_prefix),
+        }
+    };
+    let token = figures(seen.token_bytes());
+    lines.push(match &observation.outcome {
+        Ok(reply) => format!("fd 1  a token of {token}, {}", form(&reply.token)),
+        Err(_) => format!("fd 1  {token}"),
+    });
+    lines.push(format!("fd 3  {} of new state", figures(seen.state_bytes())));
+    if !seen.left_open().is_empty() {
+        let held: Vec<_> = seen.left_open().iter().map(ToString::to_string).collect();
+        lines.push(format!(
+            "note  something that it started still holds {}: every login waits a second for that",
+            held.join(", ")
+        ));
+    }
+    lines.extend(match seen.exit() {
+        Some(Exit::Status(status)) => Some(format!("exit  status {status}")),
+        Some(Exit::Signal(signal)) => Some(format!("exit  by signal {signal}")),
+        None => None,
+    });
+    lines
+}
+
+/// How a token travels, and what about it is probably not meant.
+fn form(token: &Token) -> &'static str {
+    let bytes = token.expose();
+    if !token.header_value().encoded {
+        "sent as it is"
+    } else if bytes.trim_ascii().len() < bytes.len() {
+        "sent base64url-encoded because there is white space around it (printf %s instead of echo?)"
+    } else if bytes.is_ascii() && bytes.iter().all(|byte| !byte.is_ascii_control()) {
+        "sent base64url-encoded because there are blanks in it"
+    } else {
+        "sent base64url-encoded because it is not visible ASCII"
+    }
 }
 
 fn initial_state(path: Option<&Path>) -> anyhow::Result<PluginState> {

@@ -39,12 +39,7 @@ pub(crate) fn load(named: Option<&Path>) -> anyhow::Result<Config> {
         merge(&mut merged, data);
         policy = policy.merge(rules);
     }
-    let config: Config = serde_json::from_value(merged).map_err(|error| {
-        anyhow::anyhow!(
-            "the merged configuration is wrong: {}",
-            with_suggestion(&error.to_string())
-        )
-    })?;
+    let config = whole(merged)?;
     Ok(Config {
         policy,
         files,
@@ -63,6 +58,23 @@ pub(super) fn list(named: Option<&Path>) -> anyhow::Result<Vec<PathBuf>> {
     }
     files.extend(named.map(Path::to_owned));
     Ok(files)
+}
+
+/// Whether one file's text is a configuration. For the fuzzers.
+#[doc(hidden)]
+pub fn understand(text: &str) -> anyhow::Result<()> {
+    let mut merged = Value::Object(serde_json::Map::new());
+    merge(&mut merged, parse(Path::new("fuzzed.yaml"), text)?.0);
+    whole(merged).map(|_| ())
+}
+
+fn whole(merged: Value) -> anyhow::Result<Config> {
+    serde_json::from_value(merged).map_err(|error| {
+        anyhow::anyhow!(
+            "the merged configuration is wrong: {}",
+            with_suggestion(&error.to_string())
+        )
+    })
 }
 
 fn files_in(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {

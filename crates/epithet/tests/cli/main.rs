@@ -8,6 +8,7 @@ mod configuration;
 mod demo;
 mod files;
 mod help;
+mod plugin_kit;
 mod the_match_command;
 mod usage;
 mod with_and_without_a_broker;

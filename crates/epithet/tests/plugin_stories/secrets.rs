@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use epithet_testkit::{Broker, DEADLINE, plugin_script};
 use rustix::process::Signal;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 /// The word. No file has it in one piece, the plugin's script included.
@@ -215,4 +216,64 @@ fn a_word_in_state_and_token_is_found_in_no_file_log_process_or_inspection() {
     broker.daemon().wait(DEADLINE).expect("a crash ends it");
     is_clean("the broker's stderr", &broker.log().bytes());
     files_are_clean(&stage);
+}
+
+/// How often the word is in the memory that a process can write, which root may read however the process is hardened.
+fn times_in_memory(pid: u32) -> Option<usize> {
+    let memory = std::fs::File::open(format!("/proc/{pid}/mem")).ok()?;
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
+    let word = CANARY.concat().into_bytes();
+    let mut found = 0;
+    for line in maps.lines().filter(|line| line.contains(" rw")) {
+        let (from, to) = line.split_once(' ')?.0.split_once('-')?;
+        let (from, to) = (
+            u64::from_str_radix(from, 16).ok()?,
+            u64::from_str_radix(to, 16).ok()?,
+        );
+        let mut piece = vec![0; usize::try_from(to - from).ok()?];
+        // A region may have gone, or be one that nobody can read.
+        if memory.read_exact_at(&mut piece, from).is_ok() {
+            found += occurrences(&piece, &word);
+        }
+    }
+    Some(found)
+}
+
+fn occurrences(haystack: &[u8], word: &[u8]) -> usize {
+    let starts = haystack.iter().enumerate().filter(|(_, byte)| **byte == word[0]);
+    starts.filter(|(at, _)| haystack[*at..].starts_with(word)).count()
+}
+
+#[test]
+fn after_a_logout_no_copy_of_state_or_token_is_left_in_the_brokers_memory() {
+    if !rustix::process::geteuid().is_root() {
+        // Nobody else may look: that is what the hardening is for.
+        return;
+    }
+    let ca = FakeCa::start(|_| certificate());
+    let stage = Stage::new(&ca.public_line());
+    let gate_keeper = Plugin::counting(&stage.home);
+    let mut gate = Gate::of(&gate_keeper);
+    let plugin = singing_plugin(&stage);
+    let mut broker = stage.broker(&ca.url(), plugin.to_str().unwrap(), []);
+    let pid = broker.daemon().pid();
+    let login = |succeeds: bool| {
+        let login = stage.epithet_login_from_terminal(&broker);
+        assert_eq!(login.status.success(), succeeds, "{login:?}");
+    };
+    login(true);
+    gate.open();
+    login(true);
+    // The two that are held: what they replaced has been wiped, and so have the buffers in which they came.
+    assert_eq!(times_in_memory(pid), Some(2));
+    login(false);
+    assert_eq!(
+        times_in_memory(pid),
+        Some(2),
+        "a failed run leaves nothing of its own"
+    );
+
+    let socket = broker.socket().display().to_string();
+    epithet_testkit::Finished::of(stage.epithet(["logout", "--broker", &socket]), DEADLINE).success();
+    assert_eq!(times_in_memory(pid), Some(0));
 }

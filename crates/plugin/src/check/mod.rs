@@ -7,6 +7,7 @@ mod report;
 mod rules;
 
 pub use report::{Finding, Report, RunFigures, SecretFigures, Verdict};
+pub use rules::remedy;
 
 use crate::host::{Observation, PluginCommand, ProgressSink, RunLimits, Runner, Stdin};
 use crate::{Invocation, STATE_MAX};
@@ -68,13 +69,18 @@ pub async fn check(
         interactive: false,
         ..with_person.clone()
     };
-    let run = async |runner: &Runner, state: &PluginState, invocation: &Invocation| {
+    let run = async |what: &str, runner: &Runner, state: &PluginState, invocation: &Invocation| {
+        progress.push(format!("epithet plugin check: {what}\n").as_bytes());
         runner
             .observe(state, invocation, progress.clone(), cancel.clone())
             .await
     };
 
-    let first = run(&runner, &options.state, &with_person).await;
+    let begins = match options.state.is_empty() {
+        true => "run 1 of 4, as on a first login: nothing on stdin",
+        false => "run 1 of 4, with the state that was given",
+    };
+    let first = run(begins, &runner, &options.state, &with_person).await;
     let mut runs = Runs {
         first,
         second: None,
@@ -83,8 +89,10 @@ pub async fn check(
     };
     if let Ok(reply) = &runs.first.outcome {
         let state = reply.state.clone();
-        runs.second = Some(run(&runner, &state, &with_person).await);
-        runs.foreign_state = Some(run(&runner, &foreign_state(), &alone).await);
+        let again = "run 2 of 4, with the state of the first";
+        runs.second = Some(run(again, &runner, &state, &with_person).await);
+        let foreign = "run 3 of 4, with a state that is not its own";
+        runs.foreign_state = Some(run(foreign, &runner, &foreign_state(), &alone).await);
         // Its stdin stays open: a plugin that reads its state is waiting when its time is over.
         let waiting = runner
             .clone()
@@ -93,7 +101,8 @@ pub async fn check(
                 deadline: options.settle,
                 ..options.limits
             });
-        runs.ended = Some(run(&waiting, &state, &alone).await);
+        let ended = "run 4 of 4, which is ended early";
+        runs.ended = Some(run(ended, &waiting, &state, &alone).await);
     }
     rules::judge(runner.command(), options, &runs)
 }

@@ -145,14 +145,37 @@ impl fmt::Display for Verdict {
     }
 }
 
+impl Report {
+    /// The last line on stderr of the run that a broken rule is about.
+    fn said(&self, finding: &Finding) -> Option<&str> {
+        let run = match finding.rule {
+            "first-run" => "first",
+            "second-run" => "second",
+            _ => return None,
+        };
+        let run = self.runs.iter().find(|figures| figures.run == run)?;
+        let said = run.stderr_last_line.as_str();
+        (finding.verdict == Verdict::Fail && !said.is_empty()).then_some(said)
+    }
+}
+
 impl fmt::Display for Report {
     /// One line a rule, a remedy below each that needs one, and the verdict.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for finding in &self.findings {
-            writeln!(f, "{:<8} {:<20} {}", finding.verdict, finding.rule, finding.seen)?;
-            if let Some(remedy) = finding.remedy {
-                writeln!(f, "{:<29} try: {remedy}", "")?;
+        let (skipped, tried): (Vec<_>, Vec<_>) =
+            (self.findings.iter()).partition(|finding| finding.verdict == Verdict::Skipped);
+        for finding in tried {
+            writeln!(f, "{:<8} {:<14} {}", finding.verdict, finding.rule, finding.seen)?;
+            if let Some(said) = self.said(finding) {
+                writeln!(f, "{:<23} it said: {said}", "")?;
             }
+            if let Some(remedy) = finding.remedy {
+                writeln!(f, "{:<23} try: {remedy}", "")?;
+            }
+        }
+        if let Some(first) = skipped.first() {
+            let rules: Vec<&str> = skipped.iter().map(|finding| finding.rule).collect();
+            writeln!(f, "{:<8} {}: {}", first.verdict, rules.join(", "), first.seen)?;
         }
         let count = |verdict| {
             self.findings
@@ -161,12 +184,13 @@ impl fmt::Display for Report {
                 .count()
         };
         let (failed, warnings) = (count(Verdict::Fail), count(Verdict::Warning));
+        let plural = if warnings == 1 { "" } else { "s" };
         let verdict = if self.conforms {
             "conforms"
         } else {
             "does not conform"
         };
-        write!(f, "{verdict}: {failed} failed, {warnings} warnings")
+        write!(f, "{verdict}: {failed} failed, {warnings} warning{plural}")
     }
 }
 

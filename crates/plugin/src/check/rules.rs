@@ -92,14 +92,17 @@ fn skipped(rule: &'static str) -> Finding {
     }
 }
 
-/// Why a run failed, in words for whoever writes the plugin.
-fn remedy(error: &RunError) -> &'static str {
+/// What whoever writes a plugin can do about a run that failed.
+pub fn remedy(error: &RunError) -> &'static str {
     match error {
         RunError::NotFound { .. } => "check the command's path; relative ones start at the current folder",
         RunError::NotExecutable { .. } => "make the program executable: chmod +x",
         RunError::BadInterpreter { .. } => "correct the script's first line",
+        RunError::Exited { status, .. } if *status > 128 => {
+            "find out what ends a program that it runs: the status is 128 and the signal's number"
+        }
         RunError::Exited { .. } => {
-            "exit with status 0 when there is a token; see what it says with: epithet plugin run"
+            "exit with status 0 when there is a token, and say on stderr why there is none"
         }
         RunError::EmptyToken { .. } => "print the token on stdout",
         RunError::TokenTooLarge { .. } => "print nothing but the token on stdout",
@@ -110,7 +113,7 @@ fn remedy(error: &RunError) -> &'static str {
         RunError::Killed { .. }
         | RunError::Spawn { .. }
         | RunError::Cancelled { .. }
-        | RunError::Io { .. } => "try again; see what it says with: epithet plugin run",
+        | RunError::Io { .. } => "try again, and find out what ends it",
     }
 }
 
@@ -236,6 +239,7 @@ fn state_kept(first: &Reply, second: &Observation) -> Finding {
             "the second run wrote no state, and that replaces what it was given",
             "write the state to fd 3 on every run, also when it did not change",
         ),
+        Ok(second) if second.state.is_empty() => pass(RULE, "there is none to keep"),
         Ok(second) if second.state == first.state => pass(RULE, "the second run wrote the same state again"),
         Ok(_) => pass(RULE, "the second run wrote a new state"),
     }

@@ -61,7 +61,8 @@ impl PluginCommand {
     pub fn as_arguments(&self) -> String {
         match self {
             Self::Shell(text) if is_plain(text) => text.clone(),
-            Self::Shell(text) => format!("sh -c {}", quoted(text)),
+            // One word is a command for the shell, there as in --auth.
+            Self::Shell(text) => quoted(text),
             Self::Argv(_) => self.to_string(),
         }
     }
@@ -240,7 +241,7 @@ mod tests {
             (
                 shell("get | tr -d '\n'"),
                 "get | tr -d '\n'",
-                r"sh -c 'get | tr -d '\''",
+                r"'get | tr -d '\''",
             ),
             (argv(&["login", "a b", ""]), "login 'a b' ''", "login 'a b' ''"),
             (argv(&["login", "it's"]), r"login 'it'\''s'", r"login 'it'\''s'"),

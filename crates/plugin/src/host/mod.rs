@@ -21,6 +21,8 @@ pub use command::{CommandError, PluginCommand};
 pub use directive::Directive;
 pub use error::{Evidence, RunError};
 pub use guard::{Guard, guard_main};
+#[doc(hidden)]
+pub use progress::through;
 pub use progress::{Progress, ProgressFeed, ProgressSink, progress_channel};
 pub use runner::{Farewell, Observation, Reply, RunLimits, Runner};
 pub use streams::{Exit, Stream, Transcript};

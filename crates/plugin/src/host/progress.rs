@@ -151,6 +151,22 @@ impl Queue {
     }
 }
 
+/// Everything that comes out of a feed whose plugin wrote these pieces. For the fuzzers.
+#[doc(hidden)]
+pub fn through<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> (String, Vec<Directive>) {
+    let mut queue = Queue::default();
+    for piece in pieces {
+        queue.push(piece);
+    }
+    queue.close();
+    let (mut text, mut directives) = (String::new(), Vec::new());
+    while let Some(progress) = queue.pop() {
+        text.push_str(&progress.text);
+        directives.extend(progress.directives);
+    }
+    (text, directives)
+}
+
 /// How many bytes at the end wait for the next chunk: a character that has begun, or a carriage return that may belong
 /// to a line feed.
 fn undecided_length(chunk: &[u8]) -> usize {
