@@ -2,14 +2,14 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use epithet_policy::{
-    Allowed, Decision, Document, HostRule, Lifetime, Login, Person, Principals, Question, Requirement, Rules,
-    Span,
+    Allowed, CaLimits, Decision, Denial, Document, HostRule, Lifetime, Login, Person, Principals, Question,
+    Requirement, Rules, Span,
 };
 use epithet_wire::HostPattern;
 use epithet_wire::{HostName, Principal};
 use proptest::prelude::*;
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Every way to write a pattern without its braces.
@@ -270,4 +270,33 @@ agreement! {
     the_evaluator_agrees_with_the_model_again
     the_evaluator_agrees_with_the_model_a_third_time
     the_evaluator_agrees_with_the_model_a_fourth_time
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_rule_that_is_said_never_to_decide_never_does(
+        document in document(),
+        questions in proptest::collection::vec((person(), "[ab]{0,4}", "[rs]"), 20..40),
+    ) {
+        let limits = CaLimits { max_ttl: Duration::from_secs(600), extensions: BTreeSet::new() };
+        let warnings = document.warnings("", &limits);
+        let named: Vec<&str> = warnings
+            .iter()
+            .filter_map(|warning| warning.problem.split_once(": never decides"))
+            .filter_map(|(rule, _)| rule.strip_prefix("hosts."))
+            .collect();
+        let rules = Rules::new(&document);
+        for (person, host, user) in questions.iter().filter(|(_, host, _)| !host.is_empty()) {
+            let (host, user): (HostName, Principal) = (host.parse().unwrap(), user.parse().unwrap());
+            let question = Question { person, host: &host, user: &user, now: NOW };
+            let decider = match rules.evaluate(&question) {
+                Decision::Allowed(allowed) => Some(allowed.rule),
+                Decision::Denied(Denial::Insufficient { rule, .. } | Denial::NoPrincipal(rule)) => Some(rule),
+                Decision::Denied(_) => None,
+            };
+            prop_assert!(decider.is_none_or(|rule| !named.contains(&rule.as_str())), "{decider:?}");
+        }
+    }
 }

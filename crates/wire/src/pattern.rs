@@ -46,10 +46,11 @@ enum Matcher {
     Name(Box<str>),
     /// One `*`, with this before and that after it: the usual case.
     Around(Box<[u8]>, Box<[u8]>),
-    /// Anything else, after a look at what every name must begin and end with.
+    /// Anything else, after a look at what every name must begin and end with, and have within.
     Program {
         prefix: Box<[u8]>,
         suffix: Box<[u8]>,
+        within: Box<[u8]>,
         steps: Box<[Step]>,
     },
 }
@@ -120,8 +121,14 @@ impl HostPattern {
             Matcher::Program {
                 prefix,
                 suffix,
+                within,
                 steps,
-            } => host.starts_with(prefix) && host.ends_with(suffix) && run(steps, host),
+            } => {
+                host.starts_with(prefix)
+                    && host.ends_with(suffix)
+                    && contains(host, within)
+                    && run(steps, host)
+            }
         }
     }
 
@@ -242,6 +249,27 @@ fn rank(nodes: &[Node]) -> Rank {
     rank
 }
 
+/// The longest run of plain characters that is not within a choice: every name that is covered has it.
+fn longest_literal(nodes: &[Node]) -> Vec<u8> {
+    let literal = |node: &Node| {
+        if let Node::Literal(byte) = node {
+            Some(*byte)
+        } else {
+            None
+        }
+    };
+    let runs = nodes.split(|node| literal(node).is_none());
+    let longest = runs.max_by_key(|run| run.len()).unwrap_or_default();
+    longest.iter().filter_map(literal).collect()
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    part.is_empty()
+        || text
+            .windows(part.len())
+            .any(|window| window[0] == part[0] && window == part)
+}
+
 fn matcher(nodes: &[Node]) -> Matcher {
     let plain = |nodes: &[Node]| -> Option<Box<[u8]>> {
         nodes
@@ -284,6 +312,7 @@ fn matcher(nodes: &[Node]) -> Matcher {
         suffix.reverse();
         Matcher::Program {
             prefix: literals(&mut nodes.iter()).into(),
+            within: longest_literal(&nodes[..nodes.len() - suffix.len()]).into(),
             suffix: suffix.into(),
             steps: whole_program(nodes).into(),
         }
