@@ -478,6 +478,7 @@ fn discovery_url(ca: &Url, target: &str) -> Result<Url, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
     fn the_discovery_link_is_found_among_others() {
@@ -520,6 +521,53 @@ mod tests {
                 retry_after(value, now),
                 seconds.map(Duration::from_secs),
                 "{value}"
+            );
+        }
+    }
+
+    /// A server that says the same to every request and keeps connections open; and how many it has had.
+    fn keeping_connections() -> (CaAddress, Arc<AtomicUsize>) {
+        use std::io::{BufRead, BufReader, Write};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let count = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&count);
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                counter.fetch_add(1, Ordering::SeqCst);
+                std::thread::spawn(move || {
+                    let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                    for line in lines.map_while(Result::ok) {
+                        if line.is_empty() {
+                            stream
+                                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nkey")
+                                .unwrap();
+                        }
+                    }
+                });
+            }
+        });
+        (url.parse().unwrap(), count)
+    }
+
+    #[tokio::test]
+    async fn a_connection_serves_again_but_not_after_the_machine_has_slept() {
+        let (ca, count) = keeping_connections();
+        let (http, clock) = (
+            CaHttp::new(None, Duration::from_secs(30)).unwrap(),
+            Clock::movable(),
+        );
+        for (sleeps, connections) in [(0, 1), (0, 1), (2, 1), (3600, 2), (0, 2)] {
+            // What gives the connection back to the pool has its turn first.
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            clock.sleep(Duration::from_secs(sleeps));
+            assert_eq!(http.discovery(&ca, &clock).await, Ok(None));
+            assert_eq!(
+                count.load(Ordering::SeqCst),
+                connections,
+                "after {sleeps} s of sleep"
             );
         }
     }
