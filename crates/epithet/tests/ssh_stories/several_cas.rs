@@ -211,3 +211,43 @@ fn nobody_at_the_address_and_a_name_that_is_none_each_have_a_sentence() {
         finished.stderr
     );
 }
+
+/// In a network namespace without any network, as a laptop is somewhere between two stations.
+#[test]
+fn without_a_network_each_ca_s_problem_is_said_by_its_kind_and_the_broker_works_when_asked_again() {
+    let isolated = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("unshare");
+        command.arg("--net").args(arguments);
+        command
+    };
+    let may_isolate = isolated(&["true"]).status().is_ok_and(|status| status.success());
+    if !rustix::process::geteuid().is_root() || !may_isolate {
+        eprintln!("only root can make a network namespace here");
+        return;
+    }
+    let scene = Scene::new(&key());
+    let cas = "https://192.0.2.1,priority=50:https://[2001:db8::1],priority=1:https://ca.invalid";
+    let agent = scene.laptop.agent(cas, &scene.plugin);
+    let mut command = scene.laptop.home.command("unshare");
+    command
+        .arg("--net")
+        .arg(agent.get_program())
+        .args(agent.get_args());
+    command.args(["--match", "127.0.0.*"]);
+    let broker = start(command);
+    let finished = scene.ssh();
+    for words in [
+        "192.0.2.1 has IPv4 addresses only; is this machine offline, or in a network that has IPv6 only?",
+        "2001:db8::1 has IPv6 addresses only",
+        "the name ca.invalid cannot be resolved",
+    ] {
+        assert!(
+            finished.stderr.contains(words),
+            "{words} is not in: {}",
+            finished.stderr
+        );
+    }
+    // All of them were left alone for a moment, and are asked anyway: there is nobody else.
+    assert_eq!(scene.ca(&broker, 0)["state"], "open");
+    assert!(scene.ssh().stderr.contains("has IPv4 addresses only"));
+}
