@@ -1,6 +1,6 @@
 //! Several CAs, slow ones, and things that answer in a CA's place.
 
-use crate::fake_ca::{FakeCa, answer, certificate};
+use crate::fake_ca::{FakeCa, answer};
 use crate::laptop::{Laptop, start};
 use epithet_ssh::CaKey;
 use epithet_testkit::{Broker, Finished, Sshd, SshdSettings, plugin_script};
@@ -54,15 +54,15 @@ fn key() -> Arc<CaKey> {
     Arc::new(CaKey::generate_ed25519().expect("random bytes"))
 }
 
-/// A CA that answers when the returned sender is dropped, or never.
-fn stuck(key: &Arc<CaKey>) -> (FakeCa, std::sync::mpsc::Sender<()>) {
+/// A CA that takes requests for certificates and says nothing until the returned sender is dropped, and nothing useful then.
+fn stuck() -> (FakeCa, std::sync::mpsc::Sender<()>) {
     let (release, held): (_, Receiver<()>) = channel();
-    let (key, held) = (Arc::clone(key), std::sync::Mutex::new(held));
+    let held = std::sync::Mutex::new(held);
     let ca = FakeCa::start(move |asked| {
         if asked.method == "POST" {
             let _ = held.lock().expect("nobody panicked").recv_timeout(NO_SUCH_TIME);
         }
-        certificate(&key, asked, LIFE)
+        answer("503 Service Unavailable", "", "too late")
     });
     (ca, release)
 }
@@ -70,7 +70,7 @@ fn stuck(key: &Arc<CaKey>) -> (FakeCa, std::sync::mpsc::Sender<()>) {
 #[test]
 fn a_slow_ca_is_hedged_by_the_next_one_under_the_same_name_and_asked_after_it_for_a_while() {
     let key = key();
-    let (slow, _release) = stuck(&key);
+    let (slow, _release) = stuck();
     let fast = FakeCa::certifying(&key, LIFE);
     let scene = Scene::new(&key);
     let cas = [slow.url(), format!("priority=50:{}", fast.url())];
