@@ -2,7 +2,7 @@
 
 use epithet_ssh::{SubjectKeyError, SubjectPublicKey};
 use epithet_wire::ca::CertificateRequest;
-use epithet_wire::limits::PRINCIPAL_MAX;
+use epithet_wire::limits::{IDEMPOTENCY_KEY_MAX, PRINCIPAL_MAX};
 use epithet_wire::{ConnectionFields, HostName, TOKEN_ENCODING_HEADER, Token, TokenError};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -29,6 +29,10 @@ pub(crate) enum BadRequest {
     EmptyToken,
     #[error("{0}")]
     Token(TokenError),
+    #[error(
+        "the Idempotency-Key must come once and be 1 to {IDEMPOTENCY_KEY_MAX} printable characters without blanks"
+    )]
+    IdempotencyKey,
     #[error("unable to parse body: {0}")]
     Json(#[from] serde_json::Error),
     #[error("publicKey and connection.remoteHost are required")]

@@ -8,6 +8,7 @@
 //! carries 64 zeros.
 
 mod chain;
+mod syslog;
 
 pub use chain::{BrokenChain, verify};
 
@@ -21,6 +22,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use syslog::Syslog;
 
 /// Far longer than any line: fields are limited where they come in.
 const LINE_MAX: u64 = 1024 * 1024;
@@ -47,6 +49,7 @@ enum Output {
     Stdout,
     Stderr,
     File { path: PathBuf, file: File },
+    Syslog(Syslog),
 }
 
 /// Why the audit log cannot be used.
@@ -155,6 +158,19 @@ impl AuditLog {
         Ok(log)
     }
 
+    /// Lines to the system's log, through its socket (`/dev/log`). A chain begins with each start.
+    ///
+    /// # Errors
+    /// Nobody listens there.
+    pub fn syslog(path: &Path) -> Result<Self, AuditError> {
+        let syslog = Syslog::open(path).map_err(|source| AuditError::Open {
+            path: path.to_owned(),
+            source,
+        })?;
+        tracing::info!(path = %syslog.path().display(), "the audit log goes to the system's log");
+        Ok(Self::new(Output::Syslog(syslog), zeros()))
+    }
+
     fn new(output: Output, previous: Link) -> Self {
         Self(Mutex::new(Log {
             output,
@@ -170,6 +186,9 @@ impl AuditLog {
     /// The new file cannot be opened; the old one stays in use.
     pub fn reopen(&self) -> Result<(), AuditError> {
         let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Output::Syslog(syslog) = &mut log.output {
+            syslog.reopen();
+        }
         if let Output::File { path, file } = &mut log.output {
             // Opening the same file twice would meet our own lock.
             if is_same(file, path) {
@@ -211,6 +230,10 @@ impl Log {
         let written = match &mut self.output {
             Output::Stdout => write_whole(&mut io::stdout().lock(), line),
             Output::Stderr => write_whole(&mut io::stderr().lock(), line),
+            Output::Syslog(syslog) => syslog
+                .send(line.trim_ascii())
+                // A datagram goes whole or not at all.
+                .map_err(|error| (error, 0)),
             Output::File { file, .. } => {
                 write_whole(file, line).inspect_err(|(_, written)| take_back(file, *written))
             }

@@ -4,7 +4,9 @@ use crate::asked::Asked;
 use crate::audit::{AuditLog, CertificateEntry, Entry};
 use crate::authority::{Authority, IssueError};
 use crate::decision::DecisionError;
+use crate::metrics::CaMetrics;
 use crate::policy_source::{PolicyFailure, PolicySource};
+use crate::repeats::Repeats;
 use epithet_serve::{ClientAddress, request_id};
 use epithet_ssh::{CertificateSpecError, UserCertificate};
 use epithet_wire::display::sanitize_line;
@@ -13,6 +15,7 @@ use epithet_wire::{RequestId, Token};
 use http::{Extensions, StatusCode};
 use jiff::Timestamp;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// The longest reason in an audit line, in characters.
 const REASON_MAX: usize = 1000;
@@ -22,11 +25,15 @@ pub(crate) struct Issuing {
     pub(crate) authority: Authority,
     pub(crate) policy: PolicySource,
     pub(crate) audit: Arc<AuditLog>,
+    pub(crate) repeats: Repeats,
+    pub(crate) metrics: CaMetrics,
 }
 
 /// How a request ended. Either way it is in the audit log.
 pub(crate) enum Outcome {
-    Issued(UserCertificate),
+    Issued(Arc<Issued>),
+    /// The same as before, to the same question.
+    Repeated(Arc<Issued>),
     Refused(Refused),
 }
 
@@ -39,30 +46,94 @@ pub(crate) struct Refused {
 }
 
 /// A certificate, and what policy said about it.
-struct Issued {
-    certificate: UserCertificate,
+#[derive(Debug)]
+pub(crate) struct Issued {
+    pub(crate) certificate: UserCertificate,
     identity: String,
     rule: Option<String>,
     groups: Vec<String>,
 }
 
+impl Issued {
+    /// Whether the certificate is good now, in seconds since 1970.
+    pub(crate) fn is_good(&self, now: u64) -> bool {
+        now < self.certificate.valid_before()
+    }
+}
+
+/// A question that may come again, and the key under which it does.
+pub(crate) struct Repeatable<'a> {
+    pub(crate) key: String,
+    pub(crate) body: &'a [u8],
+}
+
 impl Issuing {
-    /// Decides, issues and records. A certificate that could not be recorded is not handed out.
-    pub(crate) async fn issue(&self, asked: &Asked, token: &Token, extensions: &Extensions) -> Outcome {
-        let id = request_id(extensions);
-        let result = self.decide_and_issue(asked, token, &id).await;
-        let entry = self.entry(asked, &id, extensions.get::<ClientAddress>(), &result);
-        if let Err(error) = self.audit.record(&entry) {
-            tracing::error!(request_id = %id, %error, "nothing is issued: the audit log cannot be written");
+    /// Answers with the certificate that the same question got before, while it is good; else decides and issues.
+    pub(crate) async fn issue_once(
+        &self,
+        asked: &Asked,
+        token: &Token,
+        repeatable: Option<Repeatable<'_>>,
+        extensions: &Extensions,
+    ) -> Outcome {
+        let Some(Repeatable { key, body }) = repeatable else {
+            return self.issue(asked, token, extensions).await;
+        };
+        let now = crate::unix_now();
+        let Ok(slot) = self.repeats.slot(key, token, body, now) else {
             return Outcome::Refused(Refused::plain(
-                StatusCode::SERVICE_UNAVAILABLE,
-                format!("the CA cannot write its audit log and issues nothing (request {id})"),
+                StatusCode::CONFLICT,
+                "the Idempotency-Key was used for another request; use a new key for each".to_owned(),
             ));
+        };
+        let mut answer = slot.answer.lock().await;
+        if let Some(issued) = answer.as_ref().filter(|issued| issued.is_good(now)) {
+            return self.repeat(asked, issued, extensions);
         }
-        match result {
-            Ok(issued) => Outcome::Issued(issued.certificate),
+        let outcome = self.issue(asked, token, extensions).await;
+        if let Outcome::Issued(issued) = &outcome {
+            *answer = Some(Arc::clone(issued));
+        }
+        outcome
+    }
+
+    /// Records that a certificate is given out again, and gives it out.
+    fn repeat(&self, asked: &Asked, issued: &Arc<Issued>, extensions: &Extensions) -> Outcome {
+        let id = request_id(extensions);
+        let entry = Entry {
+            decision: "repeated",
+            ..self.entry(asked, &id, extensions.get::<ClientAddress>(), Ok(issued))
+        };
+        match self.record(&entry, &id) {
+            Ok(()) => Outcome::Repeated(Arc::clone(issued)),
             Err(refused) => Outcome::Refused(refused),
         }
+    }
+
+    /// Decides, issues and records. A certificate that could not be recorded is not handed out.
+    async fn issue(&self, asked: &Asked, token: &Token, extensions: &Extensions) -> Outcome {
+        let id = request_id(extensions);
+        let result = self.decide_and_issue(asked, token, &id).await;
+        let entry = self.entry(asked, &id, extensions.get::<ClientAddress>(), result.as_ref());
+        if let Err(refused) = self.record(&entry, &id) {
+            return Outcome::Refused(refused);
+        }
+        match result {
+            Ok(issued) => Outcome::Issued(Arc::new(issued)),
+            Err(refused) => Outcome::Refused(refused),
+        }
+    }
+
+    /// Writes a line of the audit log. Nothing leaves without it.
+    fn record(&self, entry: &Entry<'_>, id: &RequestId) -> Result<(), Refused> {
+        self.audit.record(entry).map_err(|error| {
+            self.metrics.audit_failed();
+            tracing::error!(request_id = %id, %error, "nothing is issued: the audit log cannot be written");
+            Refused::plain(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("the CA cannot write its audit log and issues nothing (request {id})"),
+            )
+        })
     }
 
     async fn decide_and_issue(
@@ -72,11 +143,10 @@ impl Issuing {
         id: &RequestId,
     ) -> Result<Issued, Refused> {
         let connection = &asked.connection;
-        let decision = self
-            .policy
-            .decide(token, connection, id)
-            .await
-            .map_err(|failure| Refused::by_policy(failure, id))?;
+        let begun = Instant::now();
+        let decided = self.policy.decide(token, connection, id).await;
+        self.metrics.policy_took(begun.elapsed());
+        let decision = decided.map_err(|failure| Refused::by_policy(failure, id))?;
         let (identity, rule) = (decision.identity().to_owned(), decision.rule().map(str::to_owned));
         let groups = decision.groups().to_vec();
         let subject = asked.subject.clone();
@@ -97,7 +167,7 @@ impl Issuing {
         asked: &'a Asked,
         id: &'a RequestId,
         client: Option<&ClientAddress>,
-        result: &'a Result<Issued, Refused>,
+        result: Result<&'a Issued, &'a Refused>,
     ) -> Entry<'a> {
         let connection = &asked.connection;
         let entry = Entry {

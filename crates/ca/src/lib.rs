@@ -38,24 +38,30 @@ pub mod audit;
 mod authority;
 mod decision;
 mod discovery;
+mod failed_tokens;
 mod issuing;
+mod metrics;
 mod policy_client;
 mod policy_source;
 mod principal_pattern;
+mod repeats;
+mod reply_token;
 mod routes;
 mod service_token;
+mod unix_client;
 
 #[doc(hidden)]
 pub use asked::is_request;
 pub use audit::{AuditError, AuditLog};
 pub use authority::{Authority, IssueError};
 pub use decision::{ALLOWED_CRITICAL_OPTIONS, ALLOWED_EXTENSIONS, Ceilings, Decision, DecisionError};
+pub use metrics::CaMetrics;
 pub use policy_client::{PolicyClient, PolicyClientError};
 pub use policy_source::{
     LocalDecision, LocalPolicy, LocalReadiness, PolicyFailure, PolicyRefusal, PolicySource,
 };
 pub use principal_pattern::{PrincipalPattern, PrincipalPatternError};
-pub use routes::router;
+pub use routes::{router, router_with};
 
 /// Seconds since 1970.
 fn unix_now() -> u64 {

@@ -4,24 +4,27 @@
 //! over TLS with a checked name, from this machine, or from a Unix socket that is ours or root's.
 
 use crate::policy_source::{PolicyFailure, PolicyRefusal};
+use crate::reply_token::{self, Received};
 use crate::service_token::ServiceTokens;
+use crate::unix_client::UnixClient;
 use axum::body::Bytes;
-use epithet_ssh::CaSigner;
+use epithet_ssh::{CaPublicKey, CaSigner};
 use epithet_wire::ca::{Discovery, REQUEST_ID_HEADER};
 use epithet_wire::limits::{HTTP_BODY_MAX, POLICY_DEADLINE};
-use epithet_wire::policy::{GROUNDS_HEADER, Grounds, PolicyRequest, PolicyResponse};
+use epithet_wire::policy::{GROUNDS_HEADER, Grounds, PolicyRequest, PolicyResponse, REPLY_SIGNATURE_HEADER};
 use epithet_wire::{ConnectionFields, Endpoint, RequestId, Token};
-use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use http_body_util::Full;
 use reqwest::{Certificate, Client, redirect};
-use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
 use std::time::Duration;
 use url::{Position, Url};
 use zeroize::Zeroizing;
 
 /// Unused connections are closed before the server does it: it gives them twice as long.
 const IDLE: Duration = Duration::from_secs(5);
+/// What it says it is.
+const USER_AGENT_NAME: &str = concat!("epithet/", env!("CARGO_PKG_VERSION"));
 /// The header with which a policy server says that a refusal is about the CA.
 const SERVICE_ERROR_HEADER: &str = "epithet-error";
 /// The beginning of the same refusal from policy servers that do not set the header (epithet 0.18 and 0.19).
@@ -32,10 +35,18 @@ const SERVICE_ERROR_TEXT: &[u8] = b"request verification failed:";
 pub struct PolicyClient {
     endpoint: Endpoint,
     url: Url,
-    socket: Option<PathBuf>,
-    client: Client,
+    transport: Transport,
     tokens: ServiceTokens,
+    /// The keys that answers are signed with, when they have to be.
+    reply_keys: Vec<CaPublicKey>,
     deadline: Duration,
+}
+
+/// How the policy server is reached.
+#[derive(Debug)]
+enum Transport {
+    Tcp(Client),
+    Unix(Box<UnixClient>),
 }
 
 /// Why a policy server cannot be asked at all.
@@ -50,10 +61,10 @@ pub enum PolicyClientError {
 }
 
 /// An answer, read whole.
-struct Answer {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Bytes,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl PolicyClient {
@@ -68,15 +79,13 @@ impl PolicyClient {
         roots: Option<&[u8]>,
     ) -> Result<Self, PolicyClientError> {
         let setup = |error: &dyn std::error::Error| PolicyClientError::Setup(error.to_string());
-        let socket = endpoint.unix_path().map(ToOwned::to_owned);
         let url = match endpoint.url() {
             Some(url) => url.clone(),
             None => Url::parse("http://localhost/").map_err(|error| setup(&error))?,
         };
-        let mut builder = Client::builder();
-        builder = match (&socket, url.scheme()) {
-            (Some(path), _) => builder.unix_socket(path.as_path()).no_proxy().tls_certs_only([]),
-            (None, "https") => {
+        let builder = Client::builder();
+        let builder = match url.scheme() {
+            "https" => {
                 let unusable = |error: String| PolicyClientError::Roots(error);
                 let roots = roots.map_or(Ok(Vec::new()), Certificate::from_pem_bundle);
                 builder
@@ -84,15 +93,19 @@ impl PolicyClient {
                     .tls_certs_merge(roots.map_err(|error| unusable(error.to_string()))?)
             }
             // This machine only, as an Endpoint guarantees.
-            (None, _) => builder.no_proxy().tls_certs_only([]),
+            _ => builder.no_proxy().tls_certs_only([]),
         };
-        let client = builder
+        let tcp = builder
             .redirect(redirect::Policy::none())
             .referer(false)
             .pool_idle_timeout(IDLE)
-            .user_agent(concat!("epithet/", env!("CARGO_PKG_VERSION")))
+            .user_agent(USER_AGENT_NAME)
             .build()
             .map_err(|error| setup(&error))?;
+        let transport = match endpoint.unix_path() {
+            Some(path) => Transport::Unix(Box::new(UnixClient::new(path, IDLE))),
+            None => Transport::Tcp(tcp),
+        };
         let target = format!(
             "{}{}",
             &url[Position::BeforeHost..Position::AfterPort],
@@ -102,8 +115,8 @@ impl PolicyClient {
             endpoint: endpoint.clone(),
             tokens: ServiceTokens::new(key.into(), &target),
             url,
-            socket,
-            client,
+            transport,
+            reply_keys: Vec::new(),
             deadline: POLICY_DEADLINE,
         })
     }
@@ -112,6 +125,14 @@ impl PolicyClient {
     #[must_use]
     pub fn with_deadline(self, deadline: Duration) -> Self {
         Self { deadline, ..self }
+    }
+
+    /// Believes only answers that are signed by one of these keys (`--reply-key` of the policy server), each for the very
+    /// question that was asked.
+    #[must_use]
+    pub fn with_reply_keys(self, keys: impl IntoIterator<Item = CaPublicKey>) -> Self {
+        let reply_keys = keys.into_iter().collect();
+        Self { reply_keys, ..self }
     }
 
     /// Where the policy server is.
@@ -151,8 +172,7 @@ impl PolicyClient {
         body: &[u8],
         request_id: Option<&RequestId>,
     ) -> Result<Answer, PolicyFailure> {
-        self.check_socket()?;
-        let token = self
+        let (token, question) = self
             .tokens
             .mint(method.as_str(), body, crate::unix_now())
             .await
@@ -160,46 +180,65 @@ impl PolicyClient {
         let mut bearer = HeaderValue::try_from(format!("Bearer {token}"))
             .map_err(|error| PolicyFailure::Unreachable(error.to_string()))?;
         bearer.set_sensitive(true);
-        let mut request = self
-            .client
-            .request(method, self.url.clone())
+        let mut request = Request::builder()
+            .method(method)
+            .uri(self.url.as_str())
             .header(AUTHORIZATION, bearer)
+            .header(USER_AGENT, USER_AGENT_NAME)
             .header(CONTENT_TYPE, "application/json");
         if let Some(id) = request_id {
             request = request.header(REQUEST_ID_HEADER, id.as_str());
         }
-        if !body.is_empty() {
-            request = request.body(body.to_vec());
-        }
+        let setup = |error: &dyn std::error::Error| PolicyFailure::Unreachable(error.to_string());
+        let request = request
+            .body(Bytes::copy_from_slice(body))
+            .map_err(|error| setup(&error))?;
         let whole = async {
-            let response = request.send().await.map_err(|error| unreachable(&error))?;
-            read(response).await
+            match &self.transport {
+                Transport::Unix(client) => client.ask(request.map(Full::new)).await,
+                Transport::Tcp(client) => {
+                    let request = request
+                        .try_into()
+                        .map_err(|error: reqwest::Error| setup(&error))?;
+                    let response = client.execute(request).await;
+                    read(response.map_err(|error| unreachable(&error))?).await
+                }
+            }
         };
         let late =
             || PolicyFailure::Unreachable(format!("no answer within {} s", self.deadline.as_secs_f64()));
-        tokio::time::timeout(self.deadline, whole)
+        let answer = tokio::time::timeout(self.deadline, whole)
             .await
-            .unwrap_or_else(|_| Err(late()))
+            .unwrap_or_else(|_| Err(late()))?;
+        self.check_signature(&answer, &question)?;
+        Ok(answer)
     }
 
-    /// Refuses a socket that somebody else put there.
-    fn check_socket(&self) -> Result<(), PolicyFailure> {
-        let Some(path) = &self.socket else { return Ok(()) };
-        let owner = std::fs::symlink_metadata(path)
-            .map_err(|error| PolicyFailure::Unreachable(format!("{}: {error}", path.display())))?
-            .uid();
-        if owner == 0 || owner == rustix::process::geteuid().as_raw() {
+    /// Refuses an answer without the signature that it has to have. That the CA itself is refused needs none: it is not
+    /// about a question that was understood, and opens nothing.
+    fn check_signature(&self, answer: &Answer, question: &str) -> Result<(), PolicyFailure> {
+        if self.reply_keys.is_empty() || answer.is_about_the_ca() {
             return Ok(());
         }
-        Err(PolicyFailure::Unreachable(format!(
-            "{} belongs to uid {owner}",
-            path.display()
-        )))
+        let token = answer
+            .headers
+            .get(REPLY_SIGNATURE_HEADER)
+            .map(HeaderValue::as_bytes);
+        let received = Received {
+            question,
+            status: answer.status.as_u16(),
+            body: &answer.body,
+        };
+        reply_token::verify(&self.reply_keys, token, &received, crate::unix_now())
+            .map_err(|error| PolicyFailure::Garbled(format!("the answer is not believed: {error}")))
     }
 }
 
+pub(crate) fn too_large() -> PolicyFailure {
+    PolicyFailure::Garbled(format!("the answer is larger than {HTTP_BODY_MAX} bytes"))
+}
+
 async fn read(mut response: reqwest::Response) -> Result<Answer, PolicyFailure> {
-    let too_large = || PolicyFailure::Garbled(format!("the answer is larger than {HTTP_BODY_MAX} bytes"));
     let status = response.status();
     let headers = std::mem::take(response.headers_mut());
     let mut body = response
@@ -232,15 +271,22 @@ async fn read(mut response: reqwest::Response) -> Result<Answer, PolicyFailure> 
 }
 
 impl Answer {
+    /// Whether it refuses the CA and not a person.
+    fn is_about_the_ca(&self) -> bool {
+        let is_said = self
+            .headers
+            .get(SERVICE_ERROR_HEADER)
+            .is_some_and(|value| value == "service-auth");
+        let is_refusal = self.status.is_client_error() || self.status.is_server_error();
+        is_refusal
+            && (is_said
+                || self.status == StatusCode::UNAUTHORIZED && self.body.starts_with(SERVICE_ERROR_TEXT))
+    }
+
     /// What an answer other than 200 means.
     fn refusal(self) -> PolicyFailure {
         let text = String::from_utf8_lossy(&self.body).into_owned();
-        let is_about_the_ca = self
-            .headers
-            .get(SERVICE_ERROR_HEADER)
-            .is_some_and(|value| value == "service-auth")
-            || self.status == StatusCode::UNAUTHORIZED && self.body.starts_with(SERVICE_ERROR_TEXT);
-        if is_about_the_ca {
+        if self.is_about_the_ca() {
             return PolicyFailure::NotTrusted(text);
         }
         if self.status.is_client_error() || self.status.is_server_error() {

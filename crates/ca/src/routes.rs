@@ -4,19 +4,23 @@ use crate::asked::{Asked, BadRequest, bearer};
 use crate::audit::AuditLog;
 use crate::authority::Authority;
 use crate::discovery::DiscoveryCache;
-use crate::issuing::{Issuing, Outcome};
+use crate::failed_tokens::FailedTokens;
+use crate::issuing::{Issuing, Outcome, Repeatable};
+use crate::metrics::{CaMetrics, outcome_of};
 use crate::policy_source::{PolicyFailure, PolicySource};
+use crate::repeats::{self, Repeats};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::response::Response;
-use epithet_serve::{json, method_not_allowed, read_body, text};
+use epithet_serve::{ClientAddress, json, method_not_allowed, read_body, text};
 use epithet_wire::ca::CertificateResponse;
 use epithet_wire::limits::HTTP_BODY_MAX;
-use http::header::{CACHE_CONTROL, LINK};
+use http::header::{CACHE_CONTROL, LINK, RETRY_AFTER};
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Where the discovery document is, for clients of 0.17 (the first link) and of 0.19 (the second).
 const DISCOVERY_LINK: HeaderValue = HeaderValue::from_static(
@@ -28,6 +32,8 @@ struct Ca {
     issuing: Issuing,
     discovery: DiscoveryCache,
     public_keys: Bytes,
+    failed_tokens: FailedTokens,
+    metrics: CaMetrics,
 }
 
 /// The CA's routes.
@@ -36,6 +42,16 @@ struct Ca {
 /// client needs to log in; `/healthz` and `/readyz` are for whoever keeps the CA running. Every other path is taken
 /// for `/`, as in epithet 0.19.
 pub fn router(authority: Authority, policy: PolicySource, audit: Arc<AuditLog>) -> Router {
+    router_with(authority, policy, audit, CaMetrics::default())
+}
+
+/// The same, with numbers that somebody looks at.
+pub fn router_with(
+    authority: Authority,
+    policy: PolicySource,
+    audit: Arc<AuditLog>,
+    metrics: CaMetrics,
+) -> Router {
     let public_keys: String = authority
         .public_keys()
         .iter()
@@ -47,8 +63,12 @@ pub fn router(authority: Authority, policy: PolicySource, audit: Arc<AuditLog>) 
             authority,
             policy,
             audit,
+            repeats: Repeats::default(),
+            metrics: metrics.clone(),
         },
         public_keys: public_keys.into(),
+        failed_tokens: FailedTokens::default(),
+        metrics,
     };
     Router::new().fallback(handle).with_state(Arc::new(ca))
 }
@@ -59,7 +79,8 @@ async fn handle(State(ca): State<Arc<Ca>>, request: Request) -> Response {
         ("/healthz", _) => text(StatusCode::OK, "ok\n"),
         ("/readyz", _) => ca.ready().await,
         ("/discovery", &Method::GET) => ca.discovery().await,
-        ("/discovery", _) => method_not_allowed("GET"),
+        ("/ca-keys", &Method::GET) => text(StatusCode::OK, ca.public_keys.clone()),
+        ("/discovery" | "/ca-keys", _) => method_not_allowed("GET"),
         (_, &Method::GET) => ca.public_keys(),
         (_, &Method::POST) => ca.certificate(&parts, body).await,
         _ => method_not_allowed("GET, POST"),
@@ -73,32 +94,53 @@ impl Ca {
         response
     }
 
+    /// Counts how it ended, and slows down who sends token after token that nobody believes.
     async fn certificate(&self, parts: &Parts, body: Body) -> Response {
-        let bad = |error: BadRequest| text(error.status(), error.to_string());
-        let token = match bearer(&parts.headers) {
-            Ok(token) => token,
-            Err(error) => return bad(error),
-        };
-        let body = match read_body(body, &parts.headers, HTTP_BODY_MAX).await {
-            Ok(body) => body,
-            Err(error) => return text(error.status(), error.to_string()),
-        };
-        let asked = match Asked::read(&body) {
-            Ok(asked) => asked,
-            Err(error) => return bad(error),
-        };
-        match self.issuing.issue(&asked, &token, &parts.extensions).await {
-            Outcome::Issued(certificate) => {
-                let certificate = CertificateResponse {
-                    certificate: certificate.line() + "\n",
-                };
-                match serde_json::to_vec(&certificate) {
-                    Ok(body) => json(body),
-                    Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
-                }
-            }
-            Outcome::Refused(refused) => text(refused.status, refused.message),
+        let (begun, client) = (Instant::now(), parts.extensions.get::<ClientAddress>());
+        if let Some(wait) = self.failed_tokens.wait(client, begun) {
+            self.metrics
+                .answered(outcome_of(StatusCode::TOO_MANY_REQUESTS), begun.elapsed());
+            return too_many(wait);
         }
+        let (response, outcome) = match self.answer(parts, body).await {
+            Ok((certificate, outcome)) => (certificate, outcome),
+            Err(response) => {
+                let outcome = outcome_of(response.status());
+                (*response, outcome)
+            }
+        };
+        if response.status() == StatusCode::UNAUTHORIZED {
+            self.failed_tokens.note(client, begun);
+        }
+        self.metrics.answered(outcome, begun.elapsed());
+        response
+    }
+
+    /// One request for a certificate: a certificate and the name of the outcome, or a refusal.
+    async fn answer(&self, parts: &Parts, body: Body) -> Result<(Response, &'static str), Box<Response>> {
+        let bad = |error: BadRequest| Box::new(text(error.status(), error.to_string()));
+        let token = bearer(&parts.headers).map_err(bad)?;
+        let key = repeats::key(&parts.headers).map_err(|()| bad(BadRequest::IdempotencyKey))?;
+        let body = read_body(body, &parts.headers, HTTP_BODY_MAX)
+            .await
+            .map_err(|error| Box::new(text(error.status(), error.to_string())))?;
+        let asked = Asked::read(&body).map_err(bad)?;
+        let repeatable = key.map(|key| Repeatable { key, body: &body });
+        let outcome = self
+            .issuing
+            .issue_once(&asked, &token, repeatable, &parts.extensions)
+            .await;
+        let (issued, name) = match outcome {
+            Outcome::Issued(issued) => (issued, "issued"),
+            Outcome::Repeated(issued) => (issued, "repeated"),
+            Outcome::Refused(refused) => return Err(Box::new(text(refused.status, refused.message))),
+        };
+        let certificate = CertificateResponse {
+            certificate: issued.certificate.line() + "\n",
+        };
+        let body = serde_json::to_vec(&certificate)
+            .map_err(|error| Box::new(text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())))?;
+        Ok((json(body), name))
     }
 
     async fn discovery(&self) -> Response {
@@ -143,6 +185,19 @@ impl Ca {
             Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
         }
     }
+}
+
+/// 429, with the seconds to wait.
+fn too_many(wait: Duration) -> Response {
+    let mut response = text(
+        StatusCode::TOO_MANY_REQUESTS,
+        "too many tokens from this address were refused; wait, and log in again",
+    );
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    response
+        .headers_mut()
+        .insert(RETRY_AFTER, HeaderValue::from(seconds));
+    response
 }
 
 /// What anybody may know of a failure: nothing about where the policy server is.

@@ -32,14 +32,20 @@ impl ServiceTokens {
         }
     }
 
-    /// A token for one request with this method and body, made at `now`, in seconds since 1970.
-    pub(crate) async fn mint(&self, method: &str, body: &[u8], now: u64) -> Result<String, SignerError> {
+    /// A token, and its name, for one request with this method and body, made at `now`, in seconds since 1970.
+    pub(crate) async fn mint(
+        &self,
+        method: &str,
+        body: &[u8],
+        now: u64,
+    ) -> Result<(String, String), SignerError> {
         let mut id = [0; 16];
         SystemRandom::new()
             .fill(&mut id)
             .map_err(|_| SignerError::Here(SigningError))?;
-        self.mint_as(&format!("{:032x}", u128::from_be_bytes(id)), method, body, now)
-            .await
+        let id = format!("{:032x}", u128::from_be_bytes(id));
+        let token = self.mint_as(&id, method, body, now).await?;
+        Ok((token, id))
     }
 
     async fn mint_as(&self, id: &str, method: &str, body: &[u8], now: u64) -> Result<String, SignerError> {
@@ -94,8 +100,8 @@ AAECAwQF
     async fn the_hash_of_no_body_is_the_documented_one_and_no_two_tokens_are_alike() {
         let tokens = ServiceTokens::new(CaKey::generate_ed25519().unwrap().into(), "localhost/");
         let (one, other) = (
-            tokens.mint("GET", b"", 1).await.unwrap(),
-            tokens.mint("GET", b"", 1).await.unwrap(),
+            tokens.mint("GET", b"", 1).await.unwrap().0,
+            tokens.mint("GET", b"", 1).await.unwrap().0,
         );
         assert_ne!(one, other);
         let claims = URL_SAFE_NO_PAD.decode(one.split('.').nth(1).unwrap()).unwrap();

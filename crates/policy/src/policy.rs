@@ -172,6 +172,18 @@ impl Policy {
         status.problem.is_some()
     }
 
+    /// The age of the oldest identity provider's keys, in seconds, since they were fetched or last confirmed; none while
+    /// there are none.
+    pub fn keys_age(&self) -> Option<u64> {
+        let now = unix_now();
+        let loaded = self.loaded.load();
+        let ages = loaded.check.verifiers().filter_map(|verifier| {
+            let snapshot = verifier.keys().current()?;
+            Some(now.saturating_sub(snapshot.key_document.fetched_at))
+        });
+        ages.max()
+    }
+
     /// Fetches the identity provider's keys if they are not at hand: for a quick first login, and to see whether
     /// tokens can be verified at all.
     ///

@@ -5,12 +5,14 @@
 //! one about the user's token. `/healthz` and `/readyz` are for whoever keeps the server running.
 
 use crate::policy::{Policy, Refusal};
+use crate::reply_token;
 use crate::service_token::{Received, ServiceTokenError, ServiceTokens};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use epithet_oidc::clock::unix_now;
 use epithet_serve::{method_not_allowed, read_body, request_id, text};
+use epithet_ssh::CaSigner;
 use epithet_wire::limits::{DISCOVERY_MAX_AGE, POLICY_BODY_MAX};
 use epithet_wire::policy::{GROUNDS_HEADER, PolicyRequest};
 use http::header::{AUTHORIZATION, CACHE_CONTROL, HOST};
@@ -24,17 +26,28 @@ pub const SERVICE_ERROR_HEADER: &str = "epithet-error";
 struct Server {
     policy: Arc<Policy>,
     callers: Arc<ServiceTokens>,
+    reply_key: Option<CaSigner>,
     cache_control: HeaderValue,
 }
 
 /// The policy server's routes. Every path but the two about health means the same, as in epithet 0.19; the CA's
 /// token binds the path it was made for.
 pub fn router(policy: Arc<Policy>, callers: impl Into<Arc<ServiceTokens>>) -> Router {
+    router_with(policy, callers, None)
+}
+
+/// The same, with a key that signs every answer to a CA's question.
+pub fn router_with(
+    policy: Arc<Policy>,
+    callers: impl Into<Arc<ServiceTokens>>,
+    reply_key: Option<CaSigner>,
+) -> Router {
     let cache_control = HeaderValue::from_str(&format!("max-age={}", DISCOVERY_MAX_AGE.as_secs()))
         .unwrap_or_else(|_| HeaderValue::from_static("max-age=300"));
     let server = Arc::new(Server {
         policy,
         callers: callers.into(),
+        reply_key,
         cache_control,
     });
     Router::new().fallback(handle).with_state(server)
@@ -51,20 +64,27 @@ async fn handle(State(server): State<Arc<Server>>, request: Request) -> Response
         Ok(body) => body,
         Err(error) => return text(error.status(), error.to_string()),
     };
-    if let Err(error) = server.verify_caller(&parts, &body) {
-        let id = request_id(&parts.extensions);
-        tracing::warn!(request_id = %id, %error, "refused a request that is not from the CA");
-        return not_the_ca(&error);
-    }
-    match parts.method {
+    let question = match server.verify_caller(&parts, &body) {
+        Ok(question) => question,
+        Err(error) => {
+            let id = request_id(&parts.extensions);
+            tracing::warn!(request_id = %id, %error, "refused a request that is not from the CA");
+            return not_the_ca(&error);
+        }
+    };
+    let answer = match parts.method {
         Method::GET => server.discovery(),
         Method::POST => server.decision(&body).await.unwrap_or_else(refused),
         _ => method_not_allowed("GET, POST"),
+    };
+    match &server.reply_key {
+        Some(key) => reply_token::sign(key, question, answer, unix_now()).await,
+        None => answer,
     }
 }
 
 impl Server {
-    fn verify_caller(&self, parts: &Parts, body: &[u8]) -> Result<(), ServiceTokenError> {
+    fn verify_caller(&self, parts: &Parts, body: &[u8]) -> Result<String, ServiceTokenError> {
         let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
         let authority = host.or_else(|| parts.uri.authority().map(http::uri::Authority::as_str));
         let target = format!("{}{}", authority.unwrap_or_default(), parts.uri.path());

@@ -135,7 +135,7 @@ impl ServiceTokens {
         self
     }
 
-    /// Verifies the token of a request as of `now`, in seconds since 1970.
+    /// Verifies the token of a request as of `now`, in seconds since 1970, and returns its name (`jti`).
     ///
     /// # Errors
     /// [`ServiceTokenError`]: the request is then not to be answered but with 401.
@@ -144,7 +144,7 @@ impl ServiceTokens {
         authorization: Option<&[u8]>,
         received: Received<'_>,
         now: u64,
-    ) -> Result<(), ServiceTokenError> {
+    ) -> Result<String, ServiceTokenError> {
         let token = authorization
             .and_then(|value| value.strip_prefix(b"Bearer "))
             .and_then(|token| std::str::from_utf8(token).ok())
@@ -181,7 +181,7 @@ impl ServiceTokens {
         verify_slices_are_equal(claims.bh.as_bytes(), hash.as_bytes())
             .map_err(|_| ServiceTokenError::Body)?;
         match self.seen.see(&claims.jti, now) {
-            Sight::First => Ok(()),
+            Sight::First => Ok(claims.jti),
             Sight::Again => Err(ServiceTokenError::Replayed),
             Sight::TooMany => Err(ServiceTokenError::TooMany),
         }
@@ -259,7 +259,8 @@ mod tests {
 
     fn verify(token: &str, received: Received<'_>, now: u64) -> Result<(), ServiceTokenError> {
         let tokens = ServiceTokens::new([CaPublicKey::parse(CA).unwrap()]);
-        tokens.verify(Some(format!("Bearer {token}").as_bytes()), received, now)
+        let verified = tokens.verify(Some(format!("Bearer {token}").as_bytes()), received, now);
+        verified.map(|_| ())
     }
 
     #[test]
@@ -276,7 +277,8 @@ mod tests {
     fn a_token_is_good_for_one_request_once() {
         let tokens = ServiceTokens::new([CaPublicKey::parse(CA).unwrap()]);
         let bearer = format!("Bearer {TOKEN}");
-        assert_eq!(tokens.verify(Some(bearer.as_bytes()), received(), IAT), Ok(()));
+        let name = tokens.verify(Some(bearer.as_bytes()), received(), IAT);
+        assert_eq!(name.as_deref(), Ok("000102030405060708090a0b0c0d0e0f"));
         assert_eq!(
             tokens.verify(Some(bearer.as_bytes()), received(), IAT + 5),
             Err(ServiceTokenError::Replayed)
@@ -330,10 +332,8 @@ mod tests {
             target: "10.0.0.7:9999/",
             ..received()
         };
-        assert_eq!(
-            behind_a_proxy.verify(Some(format!("Bearer {TOKEN}").as_bytes()), inside, IAT),
-            Ok(())
-        );
+        let verified = behind_a_proxy.verify(Some(format!("Bearer {TOKEN}").as_bytes()), inside, IAT);
+        assert!(verified.is_ok(), "{verified:?}");
     }
 
     #[test]
@@ -400,7 +400,7 @@ mod tests {
             let bearer = format!("Bearer {}", signed(&key, claims));
             tokens.verify(Some(bearer.as_bytes()), received(), IAT)
         };
-        assert_eq!(check(&claims), Ok(()));
+        assert_eq!(check(&claims).as_deref(), Ok("1"));
         for name in claims.as_object().unwrap().keys() {
             let mut without = claims.clone();
             without.as_object_mut().unwrap().remove(name);

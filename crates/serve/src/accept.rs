@@ -1,6 +1,7 @@
 //! The accept loop: one task per connection, bounded in number and in time, ended gently.
 
 use crate::admission::{Admission, Admitted};
+use crate::forwarded::{self, TrustedProxy};
 use crate::listener::{Listener, Stream};
 use crate::request::{ClientAddress, new_request_id};
 use crate::tls::Tls;
@@ -46,6 +47,8 @@ pub struct Settings {
     pub read_deadline: Duration,
     /// How long requests in flight may go on once the server is told to stop.
     pub drain: Duration,
+    /// Proxies whose `X-Forwarded-For` is believed, and whose connections are not counted.
+    pub trusted_proxies: Vec<TrustedProxy>,
     /// TLS, when this server speaks it itself.
     pub tls: Option<Tls>,
 }
@@ -57,6 +60,7 @@ impl Default for Settings {
             connections_per_address: HTTP_CONNECTIONS_PER_ADDRESS,
             read_deadline: HTTP_READ_DEADLINE,
             drain: DRAIN,
+            trusted_proxies: Vec::new(),
             tls: None,
         }
     }
@@ -104,7 +108,8 @@ async fn accept_all(listener: &Listener, admission: &Admission, tasks: &TaskTrac
         match listener.accept().await {
             Ok((stream, client)) => {
                 pause = BACK_OFF.0;
-                match admission.admit(permit, client) {
+                let is_proxy = forwarded::is_trusted(client, &shared.settings.trusted_proxies);
+                match admission.admit(permit, client, is_proxy) {
                     Some(admitted) => {
                         tasks.spawn(connection(stream, client, admitted, Arc::clone(shared)));
                     }
@@ -153,7 +158,7 @@ async fn connection(stream: Stream, client: ClientAddress, admitted: Admitted, s
 }
 
 async fn http1(stream: impl AsyncRead + AsyncWrite + Unpin, client: ClientAddress, shared: &Arc<Shared>) {
-    let service = service_fn(|request| answer(shared.router.clone(), request, client));
+    let service = service_fn(|request| answer(shared, request, client));
     let mut connection = pin!(
         hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
@@ -173,10 +178,11 @@ async fn http1(stream: impl AsyncRead + AsyncWrite + Unpin, client: ClientAddres
 
 async fn http2(stream: impl AsyncRead + AsyncWrite + Unpin, client: ClientAddress, shared: &Arc<Shared>) {
     let begun = Arc::new(AtomicBool::new(false));
-    let (router, seen) = (shared.router.clone(), Arc::clone(&begun));
+    let (shared_by_all, seen) = (Arc::clone(shared), Arc::clone(&begun));
     let service = service_fn(move |request| {
         seen.store(true, Ordering::Relaxed);
-        answer(router.clone(), request, client)
+        let shared = Arc::clone(&shared_by_all);
+        async move { answer(&shared, request, client).await }
     });
     let mut connection = pin!(
         hyper::server::conn::http2::Builder::new(TokioExecutor::new())
@@ -212,10 +218,11 @@ fn log_early_end(client: ClientAddress, ended: Result<(), hyper::Error>) {
 
 /// One request: named (as the client named it, if that is a name), told who sent it, handled, and its reply named too.
 async fn answer(
-    mut router: Router,
+    shared: &Shared,
     request: Request<Incoming>,
-    client: ClientAddress,
+    peer: ClientAddress,
 ) -> Result<Response, Infallible> {
+    let client = forwarded::client(peer, request.headers(), &shared.settings.trusted_proxies);
     let given = request
         .headers()
         .get(&REQUEST_ID)
@@ -225,7 +232,7 @@ async fn answer(
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(id);
     request.extensions_mut().insert(client);
-    let mut response = router.call(request).await?;
+    let mut response = shared.router.clone().call(request).await?;
     if let Ok(name) = name {
         response.headers_mut().insert(REQUEST_ID, name);
     }

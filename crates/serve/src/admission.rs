@@ -44,11 +44,16 @@ impl Admission {
         Arc::clone(&self.room).acquire_owned().await.ok()
     }
 
-    /// Lets a client in unless its address has its share already. This machine itself has no share: proxies
-    /// and load balancers connect from here.
-    pub(crate) fn admit(&self, permit: OwnedSemaphorePermit, client: ClientAddress) -> Option<Admitted> {
-        let share = match client {
-            ClientAddress::Ip(address) if !address.is_loopback() => Some(self.share(address)?),
+    /// Lets a client in unless its address has its share already. This machine itself has no share, and neither have
+    /// trusted proxies (`is_proxy`): behind them is everybody.
+    pub(crate) fn admit(
+        &self,
+        permit: OwnedSemaphorePermit,
+        client: ClientAddress,
+        is_proxy: bool,
+    ) -> Option<Admitted> {
+        let share = match client.counted_as() {
+            Some(address) if !is_proxy => Some(self.share(address)?),
             _ => None,
         };
         Some(Admitted {
@@ -59,23 +64,15 @@ impl Admission {
 
     fn share(&self, address: IpAddr) -> Option<Share> {
         let mut counts = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(network(address)).or_default();
+        let count = counts.entry(address).or_default();
         if *count >= self.per_address {
             return None;
         }
         *count += 1;
         Some(Share {
-            address: network(address),
+            address,
             by_address: Arc::clone(&self.by_address),
         })
-    }
-}
-
-/// Who counts as one: an IPv4 address, or an IPv6 /64, which is what one subscriber gets.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & !u128::from(u64::MAX)).into()),
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 
@@ -107,17 +104,21 @@ mod tests {
             let permit = admission.room().await.unwrap();
             held.push(
                 admission
-                    .admit(permit, ip("192.0.2.1"))
+                    .admit(permit, ip("192.0.2.1"), false)
                     .expect("within the share"),
             );
         }
         let permit = admission.room().await.unwrap();
-        assert!(admission.admit(permit, ip("192.0.2.1")).is_none());
+        assert!(admission.admit(permit, ip("192.0.2.1"), false).is_none());
         let permit = admission.room().await.unwrap();
-        held.push(admission.admit(permit, ip("192.0.2.2")).expect("another address"));
+        held.push(
+            admission
+                .admit(permit, ip("192.0.2.2"), false)
+                .expect("another address"),
+        );
         held.remove(0);
         let permit = admission.room().await.unwrap();
-        assert!(admission.admit(permit, ip("192.0.2.1")).is_some());
+        assert!(admission.admit(permit, ip("192.0.2.1"), false).is_some());
         drop(held);
         assert!(admission.by_address.lock().unwrap().is_empty());
         assert_eq!(admission.room.available_permits(), 10);
@@ -127,15 +128,17 @@ mod tests {
     async fn an_ipv6_network_counts_as_one_and_this_machine_not_at_all() {
         let admission = Admission::new(100, 1);
         let permit = admission.room().await.unwrap();
-        let _held = admission.admit(permit, ip("2001:db8::1")).unwrap();
+        let _held = admission.admit(permit, ip("2001:db8::1"), false).unwrap();
         let permit = admission.room().await.unwrap();
-        assert!(admission.admit(permit, ip("2001:db8::2")).is_none());
+        assert!(admission.admit(permit, ip("2001:db8::2"), false).is_none());
         let permit = admission.room().await.unwrap();
-        assert!(admission.admit(permit, ip("2001:db8:0:1::2")).is_some());
+        assert!(admission.admit(permit, ip("2001:db8:0:1::2"), false).is_some());
         let mut local = Vec::new();
         for _ in 0..5 {
             let permit = admission.room().await.unwrap();
-            local.push(admission.admit(permit, ip("127.0.0.1")).expect("loopback"));
+            local.push(admission.admit(permit, ip("127.0.0.1"), false).expect("loopback"));
+            let permit = admission.room().await.unwrap();
+            local.push(admission.admit(permit, ip("192.0.2.9"), true).expect("a proxy"));
         }
     }
 }

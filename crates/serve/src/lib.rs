@@ -24,14 +24,19 @@
 mod accept;
 mod admission;
 mod answer;
+mod forwarded;
 mod listen;
 mod listener;
+mod metrics;
 mod request;
 mod tls;
+mod tls_expiry;
 
 pub use accept::{Settings, serve};
 pub use answer::{json, method_not_allowed, text};
+pub use forwarded::{TrustedProxy, TrustedProxyError};
 pub use listen::{Listen, ListenError};
 pub use listener::Listener;
+pub use metrics::{Looked, metrics_router, tls_expiry};
 pub use request::{BodyError, ClientAddress, new_request_id, read_body, request_id};
 pub use tls::{Tls, TlsError};

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Who sent a request, as the socket says; no header is believed.
+/// Who sent a request, as the socket says, or as proxies say that [`Settings`](crate::Settings) trusts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientAddress {
     /// A TCP peer. An IPv4 address that came through an IPv6 socket is shown as IPv4.
@@ -22,6 +22,19 @@ pub enum ClientAddress {
         /// The peer's effective user id.
         uid: u32,
     },
+}
+
+impl ClientAddress {
+    /// Who counts as one where clients are limited: an IPv4 address, or an IPv6 /64, which is what one subscriber gets.
+    /// None for this machine, where proxies stand.
+    pub fn counted_as(&self) -> Option<IpAddr> {
+        match self {
+            Self::Ip(address) if address.is_loopback() => None,
+            Self::Ip(IpAddr::V6(v6)) => Some(IpAddr::V6((v6.to_bits() & !u128::from(u64::MAX)).into())),
+            Self::Ip(v4 @ IpAddr::V4(_)) => Some(*v4),
+            Self::Unix { .. } => None,
+        }
+    }
 }
 
 impl fmt::Display for ClientAddress {

@@ -1,5 +1,6 @@
 //! TLS from PEM files, which may be replaced while the server runs.
 
+use crate::tls_expiry;
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
@@ -14,7 +15,15 @@ use tokio_rustls::TlsAcceptor;
 pub struct Tls {
     certificate: PathBuf,
     key: PathBuf,
-    config: Arc<ArcSwap<ServerConfig>>,
+    config: Arc<ArcSwap<Loaded>>,
+}
+
+/// What the files held.
+#[derive(Debug)]
+struct Loaded {
+    config: Arc<ServerConfig>,
+    /// When the certificate ends, in seconds since 1970.
+    not_after: Option<i64>,
 }
 
 /// Why TLS files cannot be used.
@@ -65,12 +74,17 @@ impl Tls {
         Ok(())
     }
 
+    /// When the certificate that is served now ends, in seconds since 1970.
+    pub fn not_after(&self) -> Option<i64> {
+        self.config.load().not_after
+    }
+
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(self.config.load_full())
+        TlsAcceptor::from(Arc::clone(&self.config.load().config))
     }
 }
 
-fn read(certificate: &Path, key: &Path) -> Result<ServerConfig, TlsError> {
+fn read(certificate: &Path, key: &Path) -> Result<Loaded, TlsError> {
     let unreadable = |what, path: &Path| {
         let path = path.to_owned();
         move |source| TlsError::Unreadable { what, path, source }
@@ -78,9 +92,10 @@ fn read(certificate: &Path, key: &Path) -> Result<ServerConfig, TlsError> {
     let chain = CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(unreadable("certificate", certificate))?;
-    if chain.is_empty() {
+    let Some(first) = chain.first() else {
         return Err(TlsError::NoCertificate(certificate.to_owned()));
-    }
+    };
+    let not_after = tls_expiry::not_after(first);
     if std::fs::metadata(key).is_ok_and(|found| found.mode() & 0o007 != 0) {
         return Err(TlsError::KeyReadable(key.to_owned()));
     }
@@ -98,5 +113,8 @@ fn read(certificate: &Path, key: &Path) -> Result<ServerConfig, TlsError> {
         .with_single_cert(chain, private)
         .map_err(unusable)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
+    Ok(Loaded {
+        config: Arc::new(config),
+        not_after,
+    })
 }

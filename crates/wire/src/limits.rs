@@ -149,6 +149,16 @@ pub const HTTP_READ_DEADLINE: Duration = Duration::from_secs(10);
 pub const HTTP_CONNECTIONS: usize = 4096;
 /// Open connections from one address that is not this machine.
 pub const HTTP_CONNECTIONS_PER_ADDRESS: usize = 64;
+/// Tokens that are not believed from one address within [`FAILED_TOKENS_WINDOW`]; then it waits. Many people may share one.
+pub const FAILED_TOKENS_MAX: usize = 100;
+/// The time in which refused tokens of an address are counted together.
+pub const FAILED_TOKENS_WINDOW: Duration = Duration::from_secs(60);
+/// Addresses whose refused tokens are counted: 64 bytes each.
+pub const FAILED_TOKENS_ADDRESSES: usize = 16 * 1024;
+/// An `Idempotency-Key`.
+pub const IDEMPOTENCY_KEY_MAX: usize = 128;
+/// Certificates that are given again to whoever asks again, each about a kilobyte.
+pub const REPEATS_MAX: usize = 4096;
 /// How long the broker waits for a CA.
 pub const CA_DEADLINE: Duration = Duration::from_secs(15);
 /// How long the broker waits for a TCP and TLS connection to a CA before it tries the next.

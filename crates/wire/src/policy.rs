@@ -12,6 +12,32 @@ use std::fmt;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
+/// The header with the policy server's signature under its answer, when it has a key for that. Not known to epithet 0.19.
+pub const REPLY_SIGNATURE_HEADER: &str = "epithet-reply-signature";
+/// The `typ` of that signature, a JWT; no other token of ours has it.
+pub const REPLY_TOKEN_TYPE: &str = "epithet-reply+jwt";
+/// The `aud` of that signature.
+pub const REPLY_AUDIENCE: &str = "epithet-ca";
+
+/// What a policy server signs about its answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplyClaims {
+    /// The fingerprint of the key that signs, `SHA256:...`.
+    pub iss: String,
+    /// [`REPLY_AUDIENCE`].
+    pub aud: String,
+    /// The `jti` of the CA's token: which question this answers.
+    pub jti: String,
+    /// When it was signed, in seconds since 1970.
+    pub iat: u64,
+    /// Until when it is good.
+    pub exp: u64,
+    /// The HTTP status of the answer.
+    pub status: u16,
+    /// SHA-256 of the answer's body, base64url without padding.
+    pub bh: String,
+}
+
 /// What the CA asks: may the holder of this token make this connection?
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

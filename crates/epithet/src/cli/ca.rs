@@ -4,6 +4,7 @@ use super::agent::duration;
 use crate::commands::KeyName;
 use clap::{Args, Subcommand};
 use epithet_ca::PrincipalPattern;
+use epithet_serve::TrustedProxy;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -48,6 +49,9 @@ pub(crate) struct ServeCaOptions {
     /// The policy server: https://..., http:// to this machine, or unix:///path
     #[arg(short, long, value_name = "URL", env = "POLICY_URL")]
     pub(crate) policy: Option<String>,
+    /// Believe only answers of the policy server that are signed with this key (its --reply-key), given as a .pub file or a line (ssh-ed25519 AAAA...); may be repeated
+    #[arg(long, value_name = "KEY", env = "EPITHET_POLICY_KEY")]
+    pub(crate) policy_key: Vec<String>,
     /// Where to listen: HOST:PORT, :PORT, PORT or unix:///path [default: 127.0.0.1:8080; without TLS only this machine should reach it]
     #[arg(short, long, value_name = "ADDRESS", env = "PORT")]
     pub(crate) listen: Option<String>,
@@ -84,6 +88,25 @@ pub(crate) struct IssuingOptions {
     /// Append the audit log to this file instead of stdout: one JSON line a decision, written before a certificate leaves
     #[arg(long, value_name = "FILE", env = "EPITHET_AUDIT_FILE")]
     pub(crate) audit_file: Option<PathBuf>,
+    /// Send the audit log to the system's log instead, through its socket: /dev/log
+    #[arg(
+        long,
+        value_name = "SOCKET",
+        env = "EPITHET_AUDIT_SYSLOG",
+        conflicts_with = "audit_file"
+    )]
+    pub(crate) audit_syslog: Option<PathBuf>,
+    /// A proxy in front whose X-Forwarded-For says who asks: an address, a network such as 10.0.0.0/8, or `unix`; may be repeated
+    #[arg(
+        long,
+        value_name = "NETWORK",
+        env = "EPITHET_TRUSTED_PROXY",
+        value_delimiter = ','
+    )]
+    pub(crate) trusted_proxy: Vec<TrustedProxy>,
+    /// Serve numbers for Prometheus at http://ADDRESS/metrics, on a listener of their own
+    #[arg(long, value_name = "ADDRESS", env = "EPITHET_METRICS_LISTEN")]
+    pub(crate) metrics_listen: Option<String>,
     /// Serve TLS with this certificate chain (PEM)
     #[arg(long, value_name = "FILE", env = "EPITHET_TLS_CERT", requires = "tls_key")]
     pub(crate) tls_cert: Option<PathBuf>,

@@ -46,6 +46,9 @@ pub(crate) struct ServePolicyOptions {
     /// The CA that may ask: its public keys as a file, a line (ssh-ed25519 AAAA...) or the CA's URL, which is asked again every 5 minutes
     #[arg(long, value_name = "KEY", env = "EPITHET_CA_PUBKEY")]
     pub(crate) ca_pubkey: Option<String>,
+    /// Sign every answer with this key, for CAs that have its public half as --policy-key: a private key file, or agent:... as for a CA
+    #[arg(long, value_name = "KEY", env = "EPITHET_REPLY_KEY")]
+    pub(crate) reply_key: Option<KeyName>,
     /// Serve TLS with this certificate chain (PEM)
     #[arg(long, value_name = "FILE", env = "EPITHET_TLS_CERT", requires = "tls_key")]
     pub(crate) tls_cert: Option<PathBuf>,

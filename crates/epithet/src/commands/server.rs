@@ -3,6 +3,7 @@
 mod ca_keys;
 mod in_process;
 mod issuing;
+mod numbers;
 mod passphrase;
 mod reload;
 
@@ -12,10 +13,11 @@ use anyhow::{Context, bail};
 pub(crate) use ca_keys::{KeyName, fetch, parse_lines, public_half};
 use epithet_ca::{PolicyClient, PolicySource};
 use epithet_policy::{Document, Lifetime, Policy, ServiceTokens};
-use epithet_serve::Tls;
+use epithet_serve::{Settings, Tls};
 use epithet_wire::Endpoint;
 use in_process::InProcess;
 use issuing::{Issuing, serve};
+use numbers::Reloads;
 use passphrase::Passphrases;
 use reload::{Callers, Reload, Rules};
 use std::path::{Path, PathBuf};
@@ -45,7 +47,12 @@ pub(crate) fn ca(global: &Global, options: ServeCaOptions) -> anyhow::Result<Exi
             );
         };
         let endpoint = Endpoint::parse(&policy).context("--policy")?;
-        let client = PolicyClient::new(&endpoint, keys.signer.clone(), roots.as_deref())?;
+        let policy_keys = match &section.policy_key {
+            Some(named) if options.policy_key.is_empty() => &named.0,
+            _ => &options.policy_key,
+        };
+        let client = PolicyClient::new(&endpoint, keys.signer.clone(), roots.as_deref())?
+            .with_reply_keys(ca_keys::named(policy_keys, "--policy-key")?);
         let issuing = Issuing::gather(options.issuing, section.issuing())?;
         let listen = options.listen.or_else(|| section.listen.clone());
         let listen = listen.unwrap_or_else(|| CA_LISTEN.to_owned());
@@ -90,10 +97,19 @@ pub(crate) fn policy(global: &Global, options: ServePolicyOptions) -> anyhow::Re
             callers: Some(Callers::new(ca_pubkey, roots, Arc::clone(&callers))),
             audit: None,
             tls: tls.clone(),
+            reloads: Reloads::default(),
         };
         reload.whenever_needed()?;
-        let router = epithet_policy::router(policy, callers);
-        serve(router, &listen, tls, ending).await
+        let reply_key = match &options.reply_key {
+            Some(name) => Some(ca_keys::one(name, "--reply-key").await?),
+            None => None,
+        };
+        let router = epithet_policy::router_with(policy, callers, reply_key);
+        let settings = Settings {
+            tls,
+            ..Settings::default()
+        };
+        serve(router, &listen, settings, ending).await
     })
 }
 

@@ -6,6 +6,7 @@ use crate::commands::KeyName;
 use epithet_broker::{CaAddress, TagName};
 use epithet_ca::PrincipalPattern;
 use epithet_plugin::PluginCommand;
+use epithet_serve::TrustedProxy;
 use epithet_wire::{HostPattern, ProfileName, parse_duration};
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -162,11 +163,15 @@ pub(crate) struct OidcSection {
 pub(crate) struct CaSection {
     pub(crate) key: Option<OneOrMany<KeyName>>,
     pub(crate) policy: Option<String>,
+    pub(crate) policy_key: Option<OneOrMany<String>>,
     pub(crate) listen: Option<String>,
     pub(crate) max_ttl: Option<Text<DurationText>>,
     pub(crate) allow_principal: Option<OneOrMany<PrincipalPattern>>,
     pub(crate) allow_extension: Option<OneOrMany<String>>,
     pub(crate) audit_file: Option<PathBuf>,
+    pub(crate) audit_syslog: Option<PathBuf>,
+    pub(crate) trusted_proxy: Option<OneOrMany<TrustedProxy>>,
+    pub(crate) metrics_listen: Option<String>,
     pub(crate) tls_cert: Option<PathBuf>,
     pub(crate) tls_key: Option<PathBuf>,
 }
@@ -181,6 +186,9 @@ pub(crate) struct ServerSection {
     pub(crate) allow_principal: Option<OneOrMany<PrincipalPattern>>,
     pub(crate) allow_extension: Option<OneOrMany<String>>,
     pub(crate) audit_file: Option<PathBuf>,
+    pub(crate) audit_syslog: Option<PathBuf>,
+    pub(crate) trusted_proxy: Option<OneOrMany<TrustedProxy>>,
+    pub(crate) metrics_listen: Option<String>,
     pub(crate) tls_cert: Option<PathBuf>,
     pub(crate) tls_key: Option<PathBuf>,
 }
@@ -199,6 +207,9 @@ pub(crate) struct IssuingSection {
     pub(crate) allow_principal: Option<Vec<PrincipalPattern>>,
     pub(crate) allow_extension: Option<Vec<String>>,
     pub(crate) audit_file: Option<PathBuf>,
+    pub(crate) audit_syslog: Option<PathBuf>,
+    pub(crate) trusted_proxy: Option<Vec<TrustedProxy>>,
+    pub(crate) metrics_listen: Option<String>,
     pub(crate) tls_cert: Option<PathBuf>,
     pub(crate) tls_key: Option<PathBuf>,
 }
@@ -213,6 +224,9 @@ macro_rules! issuing {
                     allow_principal: self.allow_principal.as_ref().map(|names| names.0.clone()),
                     allow_extension: self.allow_extension.as_ref().map(|names| names.0.clone()),
                     audit_file: self.audit_file.clone(),
+                    audit_syslog: self.audit_syslog.clone(),
+                    trusted_proxy: self.trusted_proxy.as_ref().map(|list| list.0.clone()),
+                    metrics_listen: self.metrics_listen.clone(),
                     tls_cert: self.tls_cert.clone(),
                     tls_key: self.tls_key.clone(),
                 }

@@ -9,4 +9,6 @@ mod http;
 mod agents;
 mod key_files;
 mod office;
+mod operations;
+mod replies;
 mod rotation;

@@ -142,6 +142,25 @@ fn eprintln_quietly(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
+/// One private key, of a policy server.
+pub(super) async fn one(name: &KeyName, flag: &'static str) -> anyhow::Result<CaSigner> {
+    if is_public(name) {
+        bail!("{flag} {name}: a private key is needed to sign with");
+    }
+    private(name, &mut Passphrases::new(None))
+        .await
+        .with_context(|| flag.to_owned())
+}
+
+/// Public keys, each by a line or by the file that has it.
+pub(super) fn named(names: &[String], flag: &'static str) -> anyhow::Result<Vec<CaPublicKey>> {
+    let keys = names.iter().map(|name| match name.trim() {
+        line if line.contains(' ') => Ok(CaPublicKey::parse(line)?),
+        path => one_public(Path::new(path)),
+    });
+    keys.map(|key| key.with_context(|| flag.to_owned())).collect()
+}
+
 /// The public half of a key that `--next` names: without the private one, which may be elsewhere.
 pub(crate) async fn public_half(name: &KeyName) -> anyhow::Result<CaPublicKey> {
     match name {

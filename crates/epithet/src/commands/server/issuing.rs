@@ -1,13 +1,14 @@
 //! What CA and combined server do alike: issue within their own limits, write it down, serve.
 
 use super::ca_keys::CaKeys;
+use super::numbers::Numbers;
 use super::reload::{Reload, Rules};
 use super::{in_process, tls};
 use crate::cli::IssuingOptions;
 use crate::config::IssuingSection;
 use anyhow::{Context, bail};
 use epithet_ca::{AuditLog, Authority, Ceilings, PolicySource};
-use epithet_serve::{Listen, Settings, Tls};
+use epithet_serve::{Listen, Settings};
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -21,15 +22,23 @@ const EXTENSION_MAX: usize = 256;
 pub(super) struct Issuing {
     ceilings: Ceilings,
     audit: AuditLog,
-    tls: Option<Tls>,
+    settings: Settings,
+    metrics_listen: Option<String>,
 }
 
 impl Issuing {
     /// Flags and environment over the file.
     pub(super) fn gather(flags: IssuingOptions, file: IssuingSection) -> anyhow::Result<Self> {
-        let audit = match flags.audit_file.or(file.audit_file) {
-            Some(path) => AuditLog::file(&crate::logging::home_expanded(&path)?)?,
-            None => AuditLog::stdout(),
+        // What flags say about the audit log replaces all that the file says about it.
+        let (audit_file, audit_syslog) = match (flags.audit_file, flags.audit_syslog) {
+            (None, None) => (file.audit_file, file.audit_syslog),
+            flags => flags,
+        };
+        let audit = match (audit_file, audit_syslog) {
+            (Some(_), Some(_)) => bail!("audit-file and audit-syslog: name one of the two"),
+            (Some(path), None) => AuditLog::file(&crate::logging::home_expanded(&path)?)?,
+            (None, Some(path)) => AuditLog::syslog(&path)?,
+            (None, None) => AuditLog::stdout(),
         };
         let extensions = match flags.allow_extension {
             none if none.is_empty() => file.allow_extension,
@@ -43,10 +52,18 @@ impl Issuing {
         Ok(Self {
             ceilings,
             audit,
-            tls: tls(
-                flags.tls_cert.or(file.tls_cert).as_deref(),
-                flags.tls_key.or(file.tls_key).as_deref(),
-            )?,
+            settings: Settings {
+                tls: tls(
+                    flags.tls_cert.or(file.tls_cert).as_deref(),
+                    flags.tls_key.or(file.tls_key).as_deref(),
+                )?,
+                trusted_proxies: match flags.trusted_proxy {
+                    none if none.is_empty() => file.trusted_proxy.unwrap_or_default(),
+                    some => some,
+                },
+                ..Settings::default()
+            },
+            metrics_listen: flags.metrics_listen.or(file.metrics_listen),
         })
     }
 
@@ -61,7 +78,11 @@ impl Issuing {
     ) -> anyhow::Result<ExitCode> {
         let audit = Arc::new(self.audit);
         let authority = Authority::new(keys.signer, self.ceilings).publish_also(keys.others);
-        let mut router = epithet_ca::router(authority, policy, Arc::clone(&audit));
+        let numbers = Numbers::new(
+            self.settings.tls.as_ref(),
+            rules.as_ref().map(|rules| &rules.policy),
+        );
+        let mut router = epithet_ca::router_with(authority, policy, Arc::clone(&audit), numbers.ca.clone());
         if let Some(rules) = &rules {
             router = in_process::say_when_rules_are_old(router, Arc::clone(&rules.policy));
         }
@@ -69,10 +90,14 @@ impl Issuing {
             rules,
             callers: None,
             audit: Some(audit),
-            tls: self.tls.clone(),
+            tls: self.settings.tls.clone(),
+            reloads: numbers.reloads.clone(),
         };
         reload.whenever_needed()?;
-        serve(router, listen, self.tls, ending).await
+        if let Some(address) = &self.metrics_listen {
+            numbers.serve(address, ending.clone()).await?;
+        }
+        serve(router, listen, self.settings, ending).await
     }
 }
 
@@ -105,20 +130,16 @@ fn ceilings(max_ttl: Option<Duration>, extensions: Option<Vec<String>>) -> anyho
 pub(super) async fn serve(
     router: axum::Router,
     listen: &str,
-    tls: Option<Tls>,
+    settings: Settings,
     ending: CancellationToken,
 ) -> anyhow::Result<ExitCode> {
     let listener = Listen::parse(listen).context("--listen")?.bind().await?;
-    let scheme = if tls.is_some() { "https" } else { "http" };
+    let scheme = if settings.tls.is_some() { "https" } else { "http" };
     let address = listener
         .tcp_address()
         .map_or_else(|| listener.address(), |address| format!("{scheme}://{address}"));
     // Nobody listening on stderr is no reason not to serve.
     let _ = writeln!(std::io::stderr(), "ready: listening on {address}");
-    let settings = Settings {
-        tls,
-        ..Settings::default()
-    };
     epithet_serve::serve(listener, router, settings, ending).await;
     Ok(ExitCode::SUCCESS)
 }

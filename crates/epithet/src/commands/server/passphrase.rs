@@ -95,8 +95,9 @@ fn ask(path: &Path) -> anyhow::Result<Option<SecretBytes>> {
     let shown = tcgetattr(&stdin)?;
     let mut hidden = shown.clone();
     hidden.local_modes.remove(LocalModes::ECHO);
-    let _ = write!(std::io::stderr(), "Passphrase of the CA key {}: ", path.display());
+    // First, so that nothing is shown of what is typed as soon as the question is there.
     tcsetattr(&stdin, OptionalActions::Flush, &hidden)?;
+    let _ = write!(std::io::stderr(), "Passphrase of the CA key {}: ", path.display());
     let mut text = zeroize::Zeroizing::new(String::with_capacity(1024));
     let read = stdin.read_line(&mut text);
     let _ = tcsetattr(&stdin, OptionalActions::Flush, &shown);

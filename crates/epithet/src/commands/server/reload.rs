@@ -4,6 +4,7 @@
 //! for the system to tell: that sees every way in which files are replaced (an editor, a rename, a link that Kubernetes
 //! moves, a network disk), and a file that is still being written is left alone until it rests.
 
+use super::numbers::Reloads;
 use crate::cli::{Global, RuleOptions};
 use crate::config::{self, Files};
 use anyhow::Context;
@@ -21,6 +22,7 @@ pub(super) struct Reload {
     pub(super) callers: Option<Callers>,
     pub(super) audit: Option<Arc<AuditLog>>,
     pub(super) tls: Option<Tls>,
+    pub(super) reloads: Reloads,
 }
 
 /// A policy, and how its rules were found.
@@ -136,16 +138,24 @@ impl Reload {
         }
         if let Some(audit) = &self.audit {
             match audit.reopen() {
-                Ok(()) => tracing::info!("the audit log was opened again"),
+                Ok(()) => {
+                    self.reloads.note("audit", true);
+                    tracing::info!("the audit log was opened again");
+                }
                 Err(error) => {
+                    self.reloads.note("audit", false);
                     tracing::error!(%error, "the audit log could not be opened again; the old file stays in use");
                 }
             }
         }
         if let Some(tls) = &self.tls {
             match tls.reload() {
-                Ok(()) => tracing::info!("the TLS certificate and key were read again"),
+                Ok(()) => {
+                    self.reloads.note("tls", true);
+                    tracing::info!("the TLS certificate and key were read again");
+                }
                 Err(error) => {
+                    self.reloads.note("tls", false);
                     tracing::error!(%error, "the TLS files cannot be used; the old certificate stays in use");
                 }
             }

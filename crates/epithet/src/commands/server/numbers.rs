@@ -1,0 +1,97 @@
+//! The numbers of a CA, gathered from its parts, on a listener of their own.
+
+use anyhow::Context;
+use epithet_ca::CaMetrics;
+use epithet_policy::Policy;
+use epithet_serve::{Listen, Looked, Settings, Tls, metrics_router, tls_expiry};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+use std::io::Write;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// How often files were read again, by kind and result.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Reloads(Family<Vec<(&'static str, &'static str)>, Counter>);
+
+impl Reloads {
+    pub(super) fn note(&self, what: &'static str, worked: bool) {
+        let result = if worked { "ok" } else { "failed" };
+        self.0
+            .get_or_create(&vec![("what", what), ("result", result)])
+            .inc();
+    }
+}
+
+/// Everything that is counted.
+pub(super) struct Numbers {
+    pub(super) ca: CaMetrics,
+    pub(super) reloads: Reloads,
+    registry: Registry,
+}
+
+impl Numbers {
+    /// `policy` is that of the same process.
+    pub(super) fn new(tls: Option<&Tls>, policy: Option<&Arc<Policy>>) -> Self {
+        let (ca, reloads) = (CaMetrics::default(), Reloads::default());
+        let mut registry = Registry::with_prefix("epithet");
+        ca.register(&mut registry);
+        registry.register(
+            "reloads",
+            "How often the audit log and the TLS files were opened again, by result",
+            reloads.0.clone(),
+        );
+        if let Some(tls) = tls {
+            registry.register_collector(tls_expiry(tls.clone()));
+        }
+        if let Some(policy) = policy {
+            register_policy(&mut registry, policy);
+        }
+        Self {
+            ca,
+            reloads,
+            registry,
+        }
+    }
+
+    /// Serves them until the end.
+    pub(super) async fn serve(self, address: &str, ending: CancellationToken) -> anyhow::Result<()> {
+        let listener = Listen::parse(address)
+            .context("--metrics-listen")?
+            .bind()
+            .await
+            .context("--metrics-listen")?;
+        let _ = writeln!(std::io::stderr(), "metrics: listening on {}", listener.address());
+        let router = metrics_router(self.registry);
+        tokio::spawn(epithet_serve::serve(
+            listener,
+            router,
+            Settings::default(),
+            ending,
+        ));
+        Ok(())
+    }
+}
+
+fn register_policy(registry: &mut Registry, policy: &Arc<Policy>) {
+    let look = |read: fn(&Policy) -> Option<u64>| {
+        let policy = Arc::clone(policy);
+        move || read(&policy).map(|number| number as f64)
+    };
+    registry.register_collector(Looked::new(
+        "policy_jwks_age_seconds",
+        "Seconds since the oldest identity provider's keys were fetched or confirmed",
+        look(Policy::keys_age),
+    ));
+    registry.register_collector(Looked::new(
+        "policy_rules_reloads",
+        "How often the rules were read again and took effect",
+        look(|policy| Some(policy.status().reloads)),
+    ));
+    registry.register_collector(Looked::new(
+        "policy_rules_failed_reloads",
+        "How often the rules were read again and could not be used",
+        look(|policy| Some(policy.status().failed_reloads)),
+    ));
+}

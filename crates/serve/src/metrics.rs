@@ -1,0 +1,81 @@
+//! Numbers for Prometheus, in the OpenMetrics text format, on a listener of their own: they concern operators only.
+
+use crate::answer::{method_not_allowed, text};
+use crate::tls::Tls;
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, StatusCode};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text::encode};
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use std::fmt;
+use std::sync::Arc;
+
+/// What the text is, as Prometheus asks for it.
+const OPEN_METRICS: HeaderValue =
+    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+
+/// `GET /metrics` of these numbers, and nothing else.
+pub fn metrics_router(registry: Registry) -> Router {
+    Router::new().fallback(handle).with_state(Arc::new(registry))
+}
+
+async fn handle(State(registry): State<Arc<Registry>>, request: Request) -> Response {
+    if request.uri().path() != "/metrics" {
+        return text(StatusCode::NOT_FOUND, "the numbers are at /metrics\n");
+    }
+    if request.method() != Method::GET {
+        return method_not_allowed("GET");
+    }
+    let mut page = String::new();
+    if let Err(error) = encode(&mut page, &registry) {
+        return text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
+    }
+    let mut response = text(StatusCode::OK, page);
+    response.headers_mut().insert(CONTENT_TYPE, OPEN_METRICS);
+    response
+}
+
+/// A number that is looked up when it is asked for; left out while there is none.
+pub struct Looked<F> {
+    name: &'static str,
+    help: &'static str,
+    look: F,
+}
+
+impl<F: Fn() -> Option<f64> + Send + Sync + 'static> Looked<F> {
+    /// A gauge of this name.
+    pub fn new(name: &'static str, help: &'static str, look: F) -> Box<Self> {
+        Box::new(Self { name, help, look })
+    }
+}
+
+impl<F> fmt::Debug for Looked<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Looked({})", self.name)
+    }
+}
+
+impl<F: Fn() -> Option<f64> + Send + Sync + 'static> Collector for Looked<F> {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Some(value) = (self.look)() else {
+            return Ok(());
+        };
+        let gauge = ConstGauge::new(value);
+        let metric = encoder.encode_descriptor(self.name, self.help, None, gauge.metric_type())?;
+        gauge.encode(metric)
+    }
+}
+
+/// When the TLS certificate that is served ends, in seconds since 1970.
+pub fn tls_expiry(tls: Tls) -> Box<impl Collector> {
+    Looked::new(
+        "tls_certificate_not_after_seconds",
+        "When the TLS certificate that is served ends, in seconds since 1970",
+        // Whole seconds of our century are exact in 64 bits of floating point.
+        move || tls.not_after().map(|end| end as f64),
+    )
+}
