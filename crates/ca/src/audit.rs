@@ -10,7 +10,7 @@
 mod chain;
 mod syslog;
 
-pub use chain::{BrokenChain, verify};
+pub use chain::{BrokenChain, ChainCheck, verify};
 
 use chain::{Link, hash, link_of, zeros};
 use rustix::fs::FlockOperation;
@@ -235,7 +235,7 @@ impl Log {
                 // A datagram goes whole or not at all.
                 .map_err(|error| (error, 0)),
             Output::File { file, .. } => {
-                write_whole(file, line).inspect_err(|(_, written)| take_back(file, *written))
+                write_whole(file, line).map_err(|(error, written)| (error, left_behind(file, written)))
             }
         };
         self.torn = match &written {
@@ -262,13 +262,17 @@ fn write_whole(output: &mut impl Write, mut bytes: &[u8]) -> Result<(), (io::Err
     output.flush().map_err(|error| (error, whole))
 }
 
-/// Removes the part of a line that went into a file before its disk was full. Nobody else writes to it.
-fn take_back(file: &File, written: usize) {
-    if written > 0
-        && let Ok(metadata) = file.metadata()
-        && metadata.is_file()
-    {
-        let _ = file.set_len(metadata.len().saturating_sub(written as u64));
+/// Removes the part of a line that went into a file before its disk was full, and returns how much of it is still
+/// there. Nobody else writes to the file.
+fn left_behind(file: &File, written: usize) -> usize {
+    let taken_back = || {
+        let metadata = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
+        file.set_len(metadata.len().saturating_sub(written as u64)).ok()
+    };
+    match written {
+        0 => 0,
+        _ if taken_back().is_some() => 0,
+        written => written,
     }
 }
 

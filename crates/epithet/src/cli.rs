@@ -14,7 +14,7 @@ pub(crate) use agent::{
     AgentCommand, AgentOptions, BrokerChoice, ChainChoice, InspectOptions, LoginOptions, StartOptions,
     TrustOptions, patterns,
 };
-pub(crate) use audit::AuditCommand;
+pub(crate) use audit::{AuditCommand, Decided, FilterOptions, ListOptions, VerifyOptions};
 pub(crate) use auth::{AuthCommand, OidcCommand, OidcOptions, PluginCommand};
 pub(crate) use ca::{CaCommand, CaOptions, IssuingOptions, RotateOptions, ServeCaOptions};
 pub(crate) use demo::{DemoCommand, DemoOptions};

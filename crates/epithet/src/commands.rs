@@ -20,6 +20,8 @@ use crate::cli::{AgentCommand, AuthCommand, CaCommand, Cli, Command, PolicyComma
 pub(crate) use server::KeyName;
 use std::process::ExitCode;
 
+pub(crate) use audit::since;
+
 /// The version that `--version` prints.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -59,7 +61,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         },
         Command::Server(options) => server::server(&global, *options),
         Command::Host(command) => host::run(&global, &command),
-        Command::Audit(command) => audit::run(&command),
+        Command::Audit(command) => audit::run(&global, &command),
         Command::Demo(options) => demo::run(&global, options),
         Command::Man { directory } => shell::man(&directory),
         Command::Completions { shell } => shell::completions(shell),

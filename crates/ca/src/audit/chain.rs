@@ -45,6 +45,47 @@ pub enum BrokenChain {
     },
 }
 
+/// An audit log that is being checked, line by line; its files one after the other.
+#[derive(Debug, Default)]
+pub struct ChainCheck {
+    last: Option<Link>,
+    lines: u64,
+    is_whole: bool,
+}
+
+impl ChainCheck {
+    /// Checks that the next line follows the one before it. `number` is the line's in its file, for errors.
+    ///
+    /// # Errors
+    /// [`BrokenChain`]: it does not, or it is no line.
+    pub fn line(&mut self, number: u64, line: &[u8]) -> Result<(), BrokenChain> {
+        let link = link_of(line).ok_or(BrokenChain::NotALine { line: number })?;
+        match &self.last {
+            Some(last) if last.as_bytes() != link => return Err(BrokenChain::Broken { line: number }),
+            Some(_) => {}
+            None => self.is_whole = zeros().as_bytes() == link,
+        }
+        self.last = Some(hash(line));
+        self.lines += 1;
+        Ok(())
+    }
+
+    /// How many lines there were so far.
+    pub fn lines(&self) -> u64 {
+        self.lines
+    }
+
+    /// The hash of the last line so far, which the next one carries.
+    pub fn last(&self) -> Option<&str> {
+        self.last.as_deref()
+    }
+
+    /// Whether the first line is the first of all; otherwise it follows one of an earlier file.
+    pub fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+}
+
 /// Checks that every line of an audit log follows the one before it, and returns how many there are.
 ///
 /// The first line may follow a line of an earlier file. Lines that were cut off by a full disk are reported, since
@@ -53,16 +94,9 @@ pub enum BrokenChain {
 /// # Errors
 /// [`BrokenChain`] names the first line that is wrong.
 pub fn verify(log: impl BufRead) -> Result<u64, BrokenChain> {
-    let mut expected: Option<Link> = None;
-    let mut count = 0;
+    let mut chain = ChainCheck::default();
     for (line, number) in log.split(b'\n').zip(1..) {
-        let line = line?;
-        let link = link_of(&line).ok_or(BrokenChain::NotALine { line: number })?;
-        if expected.is_some_and(|expected| expected.as_bytes() != link) {
-            return Err(BrokenChain::Broken { line: number });
-        }
-        expected = Some(hash(&line));
-        count = number;
+        chain.line(number, &line?)?;
     }
-    Ok(count)
+    Ok(chain.lines())
 }

@@ -14,7 +14,6 @@ mod setup;
 mod sshd;
 mod sshd_config;
 mod trusted;
-mod wildcard;
 
 use crate::cli::{Global, HostCommand};
 use std::process::ExitCode;

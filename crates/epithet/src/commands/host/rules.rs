@@ -5,7 +5,7 @@ use super::principals::{self, Problem};
 use super::published::{Published, algorithm};
 use super::settings::Settings;
 use super::trusted::{self, Trusted};
-use super::wildcard::wild;
+use crate::wildcard::wild;
 use epithet_ssh::CaPublicKey;
 use epithet_wire::display::sanitize_line;
 use epithet_wire::limits::{CERTIFICATE_BACKDATE, CERTIFICATE_TTL};

@@ -3,7 +3,7 @@
 //! sshd takes the first value of each setting, and everything after a `Match` line is conditional up to the end of the
 //! file. So our lines stand at the very top, or in a file that is included before any `Match`.
 
-use super::wildcard::wild;
+use crate::wildcard::wild;
 use std::path::{Path, PathBuf};
 
 /// The lines around our block in a file that is not ours.

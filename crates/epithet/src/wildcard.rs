@@ -1,7 +1,7 @@
-//! The wildcards of sshd_config and of its includes.
+//! Wildcards, as sshd_config and its includes have them.
 
 /// Whether a pattern with `*` (anything) and `?` (one byte) is all of `text`.
-pub(super) fn wild(pattern: &[u8], text: &[u8]) -> bool {
+pub(crate) fn wild(pattern: &[u8], text: &[u8]) -> bool {
     let (mut at, mut from, mut star) = (0, 0, None);
     while from < text.len() {
         match pattern.get(at) {

@@ -1,0 +1,368 @@
+//! Stories of whoever reads the CA's audit log: who got what, what happens now, and is it all there?
+
+use crate::named::{EPITHET, Named};
+use epithet_testkit::{DEADLINE, Daemon, Finished, Server};
+use rustix::process::Signal;
+use serde_json::Value;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+struct Story {
+    named: Named,
+    server: Server,
+    log: PathBuf,
+}
+
+impl Story {
+    fn begin() -> Self {
+        let named = Named::new();
+        let log = named.home.join("audit.jsonl");
+        let server = named.server(&["-v", "--audit-file", log.to_str().unwrap()]);
+        Self { named, server, log }
+    }
+
+    fn ask(&self, token: &str, host: &str) {
+        let answer = self.named.ask(&self.server, token, host);
+        assert!([200, 403].contains(&answer.status()), "{answer:?}");
+    }
+
+    /// Moves the log away and lets the server make a new one.
+    fn rotate(&mut self, name: &str) -> PathBuf {
+        let old = self.named.home.join(name);
+        std::fs::rename(&self.log, &old).unwrap();
+        let before = self.server.log().position();
+        self.server.daemon().signal(Signal::HUP);
+        self.server
+            .daemon()
+            .expect_line_after(before, "the audit log was opened again", DEADLINE);
+        old
+    }
+
+    fn audit(&self, arguments: &[&str]) -> Finished {
+        let mut command = self.named.home.command(EPITHET);
+        command
+            .env("EPITHET_CONFIG_ONLY", "1")
+            .arg("audit")
+            .args(arguments);
+        Finished::of(command, DEADLINE)
+    }
+
+    fn lines(&self) -> Vec<Value> {
+        let text = std::fs::read_to_string(&self.log).unwrap();
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn a_table_has_a_row_for_every_decision_and_filters_leave_the_wanted_ones() {
+    let story = Story::begin();
+    story.ask("alice", "web.example.com");
+    story.ask("mallory", "web.example.com");
+    story.ask("alice", "db.example.com");
+    story.ask("alice", "web.example.org");
+    let lines = story.lines();
+    let field = |line: usize, name: &str| lines[line][name].as_str().unwrap().to_owned();
+    let log = text(&story.log);
+    let table = story.audit(&["list", log]).success().stdout;
+    let rows: Vec<&str> = table.lines().collect();
+    assert_eq!(rows.len(), 5, "{table}");
+    assert!(rows[0].starts_with("TIME (UTC)"), "{table}");
+    assert!(
+        !table.contains('\x1b'),
+        "no colours where no terminal is: {table}"
+    );
+    for part in [
+        "issued",
+        "alice",
+        "root@web.example.com",
+        "for 2m",
+        &field(0, "serial"),
+        &field(0, "request_id"),
+    ] {
+        assert!(rows[1].contains(part), "{part} is not in {}", rows[1]);
+    }
+    assert!(
+        rows[2].contains("refused 403") && rows[2].contains("root@web.example.com"),
+        "{table}"
+    );
+
+    let (serial, request_id) = (field(2, "serial"), field(1, "request_id"));
+    for (filter, wanted) in [
+        (vec!["--decision", "issued"], vec![0, 2]),
+        (vec!["--decision", "refused"], vec![1, 3]),
+        (vec!["--host", "*.example.com"], vec![0, 1, 2]),
+        (vec!["--host", "WEB.example.com", "--decision", "issued"], vec![0]),
+        (vec!["--identity", "ali*"], vec![0, 2, 3]),
+        (vec!["--user", "root"], vec![0, 1, 2, 3]),
+        (vec!["--user", "daemon"], vec![]),
+        (vec!["--serial", &serial], vec![2]),
+        (vec!["--request-id", &request_id], vec![1]),
+        (vec!["--since", "1h"], vec![0, 1, 2, 3]),
+        (vec!["--since", "2100-01-01"], vec![]),
+    ] {
+        let listed = story
+            .audit(&[&["list", "--json", log], &filter[..]].concat())
+            .success()
+            .stdout;
+        let listed: Vec<Value> = listed
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let wanted: Vec<Value> = wanted.into_iter().map(|line| lines[line].clone()).collect();
+        assert_eq!(listed, wanted, "{filter:?}");
+    }
+    // As they stand in the log, so that what is kept can still be verified.
+    let whole = story.audit(&["list", "--json", log]).success().stdout;
+    assert_eq!(whole, std::fs::read_to_string(&story.log).unwrap());
+}
+
+#[test]
+fn broken_lines_are_left_out_and_said_to_be() {
+    let story = Story::begin();
+    story.ask("alice", "web.example.com");
+    story.ask("mallory", "web.example.com");
+    let good = std::fs::read_to_string(&story.log).unwrap();
+    let (first, second) = good.split_once('\n').unwrap();
+    let long = "x".repeat(3 * 1024 * 1024);
+    let mut broken = format!("{first}\n{{\"time\":\"20\n\n{long}\n{{}}\n").into_bytes();
+    broken.extend_from_slice(b"\xff\xfe\x00\n\x1b[2J\n");
+    broken.extend_from_slice(second.as_bytes());
+    let file = story.named.home.write("broken", broken);
+    let listed = story.audit(&["list", text(&file)]).success();
+    assert_eq!(listed.stdout.lines().count(), 3, "{}", listed.stdout);
+    assert!(
+        listed.stderr.contains("5 lines are no line of an audit log"),
+        "{}",
+        listed.stderr
+    );
+    assert!(
+        listed.stderr.contains(&format!("line 2 of {}", file.display())),
+        "{}",
+        listed.stderr
+    );
+}
+
+#[test]
+fn several_files_and_standard_input_are_listed_and_a_missing_one_is_named() {
+    let mut story = Story::begin();
+    story.ask("alice", "web.example.com");
+    let old = story.rotate("audit.jsonl.1");
+    story.ask("alice", "db.example.com");
+    let listed = story
+        .audit(&["list", text(&old), text(&story.log)])
+        .success()
+        .stdout;
+    assert_eq!(listed.lines().count(), 3);
+    assert!(listed.find("web.example.com").unwrap() < listed.find("db.example.com").unwrap());
+    let mut command = story.named.home.command(EPITHET);
+    command
+        .args(["audit", "list", "-"])
+        .stdin(std::fs::File::open(&old).unwrap());
+    assert_eq!(
+        Finished::of(command, DEADLINE).success().stdout.lines().count(),
+        2
+    );
+    let missing = story.audit(&["list", "/nonexistent/audit.jsonl"]);
+    assert_eq!(missing.code(), Some(1));
+    assert!(
+        missing.stderr.contains("cannot open /nonexistent/audit.jsonl"),
+        "{}",
+        missing.stderr
+    );
+    let unnamed = story.audit(&["list"]);
+    assert_eq!(unnamed.code(), Some(1));
+    assert!(
+        unnamed.stderr.contains("name the audit log"),
+        "{}",
+        unnamed.stderr
+    );
+    assert_eq!(story.audit(&["list", "--since", "soon", "x"]).code(), Some(80));
+    let followed = story.audit(&["list", "--follow", "-"]);
+    assert_eq!(followed.code(), Some(1));
+}
+
+#[test]
+fn the_log_of_the_configured_ca_is_the_one_that_is_listed_without_a_name() {
+    let story = Story::begin();
+    story.ask("alice", "web.example.com");
+    let config = story.named.home.write(
+        "config.json",
+        format!("{{\"ca\": {{\"audit-file\": \"{}\"}}}}", story.log.display()),
+    );
+    let mut command = story.named.home.command(EPITHET);
+    command
+        .env("EPITHET_CONFIG_ONLY", "1")
+        .args(["audit", "list", "--config"])
+        .arg(config);
+    let listed = Finished::of(command, DEADLINE).success().stdout;
+    assert!(listed.contains("root@web.example.com"), "{listed}");
+}
+
+#[test]
+fn following_goes_on_when_the_log_is_rotated() {
+    let mut story = Story::begin();
+    story.ask("alice", "one.example.com");
+    let mut command = story.named.home.command(EPITHET);
+    command.args(["audit", "list", "--follow", text(&story.log)]);
+    let mut following = Daemon::start("audit list --follow", command, None);
+    let saw = |following: &Daemon, host: &str| {
+        let line = following.stdout().wait_for_line(host, DEADLINE);
+        assert!(
+            line.is_some(),
+            "{host}: {}{}",
+            following.stdout().text(),
+            following.stderr().text()
+        );
+    };
+    saw(&following, "one.example.com");
+    story.ask("mallory", "two.example.com");
+    saw(&following, "two.example.com");
+    story.rotate("audit.jsonl.1");
+    story.ask("alice", "three.example.com");
+    saw(&following, "three.example.com");
+    story.rotate("audit.jsonl.2");
+    story.ask("alice", "four.example.com");
+    saw(&following, "four.example.com");
+    assert_eq!(
+        following.stdout().text().lines().count(),
+        5,
+        "nothing comes twice"
+    );
+    following.signal(Signal::INT);
+    assert!(following.wait(DEADLINE).is_some());
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let story = Story::begin();
+    story.ask("alice", "web.example.com");
+    let many = std::fs::read_to_string(&story.log).unwrap().repeat(5000);
+    let many = story.named.home.write("many", many);
+    let script = format!(
+        "set -o pipefail; '{EPITHET}' audit list '{}' | head -1",
+        many.display()
+    );
+    let finished = story.named.home.run("bash", ["-c", &script]).success();
+    assert_eq!(
+        (finished.stdout.lines().count(), finished.stderr.as_str()),
+        (1, "")
+    );
+}
+
+#[test]
+fn whatever_was_done_to_a_log_is_found() {
+    let mut story = Story::begin();
+    for host in ["one", "two", "three"] {
+        story.ask("alice", &format!("{host}.example.com"));
+    }
+    let old = story.rotate("audit.jsonl.1");
+    for host in ["four", "five"] {
+        story.ask("alice", &format!("{host}.example.com"));
+    }
+    let whole = story
+        .audit(&["verify", text(&old), text(&story.log)])
+        .success()
+        .stdout;
+    assert!(whole.contains("5 lines, the chain holds"), "{whole}");
+    let last = whole
+        .split("last line: ")
+        .nth(1)
+        .and_then(|rest| rest.split(' ').next())
+        .unwrap()
+        .to_owned();
+    let second = story.audit(&["verify", text(&story.log)]).success().stdout;
+    assert!(second.contains("follows one of an earlier file"), "{second}");
+    assert!(!whole.contains("follows one of an earlier file"), "{whole}");
+
+    let old_text = std::fs::read_to_string(&old).unwrap();
+    let lines: Vec<&str> = old_text.lines().collect();
+    let verify = |name: &str, lines: &[&str], end: &str| {
+        let file = story.named.home.write(name, lines.join("\n") + end);
+        (
+            story.audit(&["verify", text(&file), text(&story.log)]),
+            file.display().to_string(),
+        )
+    };
+    let changed = lines[1].replace("two.example.com", "owt.example.com");
+    let cases: [(&str, Vec<&str>, &str, &str); 7] = [
+        (
+            "changed",
+            vec![lines[0], &changed, lines[2]],
+            "\n",
+            "line 3 does not follow",
+        ),
+        (
+            "missing",
+            vec![lines[0], lines[2]],
+            "\n",
+            "line 2 does not follow",
+        ),
+        (
+            "reordered",
+            vec![lines[1], lines[0], lines[2]],
+            "\n",
+            "line 2 does not follow",
+        ),
+        (
+            "added",
+            vec![lines[0], lines[1], lines[1], lines[2]],
+            "\n",
+            "line 3 does not follow",
+        ),
+        (
+            "truncated",
+            vec![lines[0], lines[1], &lines[2][..40]],
+            "\n",
+            "line 3 is not a whole line",
+        ),
+        (
+            "torn",
+            vec![lines[0], lines[1], &lines[2][..lines[2].len() - 1]],
+            "",
+            "line 3 is not a whole line",
+        ),
+        // The next file does not follow.
+        (
+            "beheaded",
+            vec![lines[0], lines[1]],
+            "\n",
+            "line 1 does not follow",
+        ),
+    ];
+    for (name, lines, end, words) in cases {
+        let (found, file) = verify(name, &lines, end);
+        assert_eq!(found.code(), Some(1), "{name}: {}", found.stdout);
+        assert!(found.stderr.contains(words), "{name}: {}", found.stderr);
+        let wrong = if name == "beheaded" {
+            text(&story.log)
+        } else {
+            &file
+        };
+        assert!(found.stderr.contains(wrong), "{name}: {}", found.stderr);
+    }
+    let swapped = story.audit(&["verify", text(&story.log), text(&old)]);
+    assert_eq!(swapped.code(), Some(1), "{}", swapped.stdout);
+
+    // Lines taken from the end can be noticed by whoever kept the hash of the last.
+    story
+        .audit(&["verify", "--includes", &last, text(&old), text(&story.log)])
+        .success();
+    let shortened = story.named.home.write("shortened", lines.join("\n") + "\n");
+    story.audit(&["verify", text(&shortened)]).success();
+    let noticed = story.audit(&["verify", "--includes", &last, text(&shortened)]);
+    assert_eq!(noticed.code(), Some(1));
+    assert!(
+        noticed.stderr.contains("the end of the log was taken away"),
+        "{}",
+        noticed.stderr
+    );
+    let mut file = std::fs::OpenOptions::new().append(true).open(&shortened).unwrap();
+    file.write_all(b"\n").unwrap();
+    assert_eq!(story.audit(&["verify", text(&shortened)]).code(), Some(1));
+}

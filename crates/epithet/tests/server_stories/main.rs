@@ -1,0 +1,18 @@
+//! Stories of a CA and its policy server as strangers and operators meet them: the documents of their interfaces, held
+//! against the running servers; a policy server that somebody else wrote; certificates before a real sshd; audit logs;
+//! overload and faults.
+
+#![cfg(test)]
+
+#[path = "../shared/http.rs"]
+mod http;
+
+mod audit_logs;
+mod certificates_at_sshd;
+mod described;
+mod document;
+mod named;
+mod overload_and_faults;
+mod schema;
+mod service_token;
+mod strangers_policy;
