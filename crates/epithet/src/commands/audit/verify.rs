@@ -23,7 +23,7 @@ pub(super) fn run(options: &VerifyOptions) -> anyhow::Result<ExitCode> {
                 Piece::End => break,
                 Piece::TooLong => bail!("{name}: line {number} is not a whole line of an audit log"),
                 Piece::Line | Piece::Unfinished => {
-                    chain.line(number, &buffer).with_context(|| name.clone())?
+                    chain.line(number, &buffer).with_context(|| name.clone())?;
                 }
             }
             is_included |= chain.last() == expected.as_deref();
