@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(crate) const EPITHET: &str = env!("CARGO_BIN_EXE_epithet");
+/// A public key to be certified.
+pub(crate) const KEY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAOhB7/zzhC+HXDdGOdLwJln5NYwm6UNXx3chmQSVTG4";
 pub(crate) const MATCH: &str = env!("CARGO_BIN_EXE_epithet-match");
 
 /// Everything that runs while numbers are taken.
@@ -15,6 +18,8 @@ pub(crate) struct House {
     pub(crate) server: Server,
     pub(crate) broker: Broker,
     pub(crate) token: String,
+    rules: PathBuf,
+    key: KeyPair,
     _provider: DevProvider,
 }
 
@@ -70,8 +75,34 @@ impl House {
             server,
             broker,
             token,
+            rules,
+            key,
             _provider: provider,
         }
+    }
+
+    /// CA and policy server as two processes with a Unix socket between them.
+    pub(crate) fn in_two_processes(&self) -> (Server, Server) {
+        let socket = format!("unix://{}", self.home.join("policy.sock").display());
+        let public = self.key.public_path();
+        let audit = self.home.join("audit-of-two.log");
+        let serve = |arguments: &[&str]| {
+            let arguments = [arguments, &["--config", text(&self.rules)]].concat();
+            Server::start(Path::new(EPITHET), &self.home, arguments)
+        };
+        let policy = serve(&["policy", "--listen", &socket, "--ca-pubkey", text(&public)]);
+        let ca = serve(&[
+            "ca",
+            "--listen",
+            "127.0.0.1:0",
+            "--policy",
+            policy.url(),
+            "--key",
+            text(self.key.path()),
+            "--audit-file",
+            text(&audit),
+        ]);
+        (ca, policy)
     }
 
     pub(crate) fn agent_socket(&self, number: usize) -> PathBuf {

@@ -1,7 +1,9 @@
-//! How many certificates a CA issues: CA and policy in one process, 32 connections, the load on the same cores.
+//! How many certificates a CA issues, the load on the same cores: CA and policy in one process, in two over a Unix
+//! socket, and beside thousands of clients that never finish.
 
-use crate::house::{EPITHET, House};
-use crate::{ms, quantile};
+use crate::house::{EPITHET, House, KEY};
+use crate::{mib, ms, quantile};
+use epithet_testkit::Server;
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -11,51 +13,90 @@ use tokio::net::TcpStream;
 const CONNECTIONS: usize = 32;
 const WARM_UP: Duration = Duration::from_secs(2);
 const MEASURED: Duration = Duration::from_secs(10);
-const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAOhB7/zzhC+HXDdGOdLwJln5NYwm6UNXx3chmQSVTG4";
+/// Clients that never finish, and the ones beside them that do.
+const SLOW: usize = 2000;
+const BESIDE_SLOW: usize = 8;
 
-pub(crate) fn run(house: &House) {
-    let address: SocketAddr = house
-        .server
+pub(crate) fn run(house: &mut House) {
+    println!(
+        "\ncertificates, RS256 token, Ed25519 CA key, {CONNECTIONS} connections, {} s, the load on the same cores:",
+        MEASURED.as_secs()
+    );
+    let one = measure(&house.server, &house.token, CONNECTIONS, 0);
+    print(
+        "CA and policy in one process",
+        &one,
+        "goal: 10000 a second, p99 10 ms",
+    );
+    println!(
+        "    resident {}   (goal: 24 MiB)",
+        mib(house.server.daemon().resident_bytes())
+    );
+
+    let (mut ca, mut policy) = house.in_two_processes();
+    let two = measure(&ca, &house.token, CONNECTIONS, 0);
+    print(
+        "CA and policy in two, over a Unix socket",
+        &two,
+        "goal: 6000 a second, p99 10 ms",
+    );
+    println!(
+        "    resident {} and {}   (goal: 24 MiB each)",
+        mib(ca.daemon().resident_bytes()),
+        mib(policy.daemon().resident_bytes())
+    );
+
+    let beside = measure(&house.server, &house.token, BESIDE_SLOW, SLOW);
+    print(
+        &format!("{BESIDE_SLOW} connections beside {SLOW} that never finish"),
+        &beside,
+        "goal: p99 200 ms",
+    );
+    println!("    resident {}", mib(house.server.daemon().resident_bytes()));
+    println!("  binary {:.1} MB   (goal: 20 MB)", size(EPITHET));
+}
+
+fn print(what: &str, latencies: &[Duration], goal: &str) {
+    #[expect(clippy::cast_precision_loss, reason = "a rate")]
+    let rate = latencies.len() as f64 / MEASURED.as_secs_f64();
+    println!("  {what}:");
+    println!(
+        "    {rate:.0} a second, median {}, p99 {}   ({goal})",
+        ms(quantile(latencies, 0.5)),
+        ms(quantile(latencies, 0.99))
+    );
+}
+
+/// The latencies of the measured time, sorted.
+fn measure(server: &Server, token: &str, connections: usize, slow: usize) -> Vec<Duration> {
+    let address: SocketAddr = server
         .url()
         .trim_start_matches("http://")
         .parse()
         .expect("an address");
-    let request = request(address, &house.token);
+    let request = request(address, token);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .expect("a runtime");
-    let (count, mut latencies, elapsed) = runtime.block_on(async {
+    let mut latencies = runtime.block_on(async {
         let begun = Instant::now();
         let (from, until) = (begun + WARM_UP, begun + WARM_UP + MEASURED);
-        let clients: Vec<_> = (0..CONNECTIONS)
+        for number in 0..slow {
+            tokio::spawn(never_finish(address, request.clone(), number));
+        }
+        let clients: Vec<_> = (0..connections)
             .map(|_| tokio::spawn(client(address, request.clone(), from, until)))
             .collect();
         let mut latencies = Vec::new();
         for client in clients {
-            latencies.extend(
-                client
-                    .await
-                    .expect("a client ends")
-                    .expect("the server answers 200"),
-            );
+            let answered = client.await.expect("a client ends");
+            latencies.extend(answered.expect("the server answers 200"));
         }
-        (latencies.len(), latencies, MEASURED)
+        latencies
     });
     latencies.sort();
-    #[expect(clippy::cast_precision_loss, reason = "a rate")]
-    let rate = count as f64 / elapsed.as_secs_f64();
-    println!(
-        "\nCA and policy in one process, RS256 token, Ed25519 CA key, {CONNECTIONS} connections, {} s:",
-        MEASURED.as_secs()
-    );
-    println!("  {rate:.0} certificates a second   (goal: 10000)");
-    println!(
-        "  median {}, p99 {}   (goal: p99 10 ms)",
-        ms(quantile(&latencies, 0.5)),
-        ms(quantile(&latencies, 0.99))
-    );
-    println!("  binary {:.1} MB   (goal: 20 MB)", size(EPITHET));
+    latencies
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a size to show")]
@@ -71,6 +112,28 @@ fn request(address: SocketAddr, token: &str) -> Vec<u8> {
     let length = body.len();
     format!("POST / HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nAuthorization: Bearer {token}\r\nContent-Length: {length}\r\n\r\n{body}")
         .into_bytes()
+}
+
+/// Sends a part of a request, a byte more each second, and begins again when it is hung up on.
+async fn never_finish(address: SocketAddr, request: Vec<u8>, number: usize) {
+    loop {
+        let Ok(mut stream) = TcpStream::connect(address).await else {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            continue;
+        };
+        // In the middle of the headers, or of the body.
+        let mut sent = if number.is_multiple_of(2) {
+            40
+        } else {
+            request.len() - 30
+        };
+        let mut next = &request[..sent];
+        while stream.write_all(next).await.is_ok() && sent + 1 < request.len() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            next = &request[sent..=sent];
+            sent += 1;
+        }
+    }
 }
 
 /// One connection that asks again as soon as it was answered; the latencies of the measured time.

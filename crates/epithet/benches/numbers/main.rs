@@ -9,6 +9,7 @@ mod load;
 mod matching;
 mod memory;
 mod minting;
+mod signing;
 
 use house::House;
 use std::time::Duration;
@@ -19,10 +20,11 @@ fn main() {
         return;
     }
     println!("machine: {} cores, {}", cores(), kernel());
-    let house = House::build();
+    signing::run();
+    let mut house = House::build();
     matching::run(&house);
     minting::run(&house);
-    load::run(&house);
+    load::run(&mut house);
     memory::run(&house);
 }
 
@@ -53,4 +55,12 @@ pub(crate) fn quantile(sorted: &[Duration], share: f64) -> Duration {
 /// A duration in milliseconds.
 pub(crate) fn ms(duration: Duration) -> String {
     format!("{:.2} ms", duration.as_secs_f64() * 1000.0)
+}
+
+/// A size in memory.
+#[expect(clippy::cast_precision_loss, reason = "a size to show")]
+pub(crate) fn mib(bytes: Option<u64>) -> String {
+    bytes.map_or("unknown".to_owned(), |bytes| {
+        format!("{:.1} MiB", bytes as f64 / 1024.0 / 1024.0)
+    })
 }

@@ -1,6 +1,7 @@
 //! What a broker with a thousand live agents keeps resident.
 
 use crate::house::House;
+use crate::mib;
 use crate::minting::{ask, list};
 use std::path::Path;
 
@@ -30,11 +31,4 @@ pub(crate) fn run(house: &House) {
     println!("\nbroker, resident:");
     println!("  at its start         {}", mib(before));
     println!("  {AGENTS} live agents     {}   (goal: 16 MiB)", mib(after));
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a size to show")]
-fn mib(bytes: Option<u64>) -> String {
-    bytes.map_or("unknown".to_owned(), |bytes| {
-        format!("{:.1} MiB", bytes as f64 / 1024.0 / 1024.0)
-    })
 }
