@@ -9,6 +9,7 @@ mod failure;
 mod logging;
 mod runtime;
 mod terminal;
+mod wildcard;
 
 #[doc(hidden)]
 pub use config::understand;
