@@ -14,6 +14,8 @@ struct Company {
     home: Home,
     key: KeyPair,
     token: String,
+    /// One of a provider that is not there.
+    lost_token: String,
     rules: String,
     _provider: DevProvider,
 }
@@ -33,6 +35,7 @@ impl Company {
             .to_string()
         };
         let token = provider.mint_id_token("alice", &json!({}));
+        let lost_token = provider.mint_id_token("alice", &json!({"iss": "http://127.0.0.1:1"}));
         home.write("lost.json", rules("http://127.0.0.1:1"));
         let rules = home
             .write("rules.json", rules(provider.issuer()))
@@ -42,6 +45,7 @@ impl Company {
             home,
             key,
             token,
+            lost_token,
             rules,
             _provider: provider,
         }
@@ -121,7 +125,14 @@ fn the_policy_server_answers_as_its_document_says() {
         ),
         (&policy, "POST", "/", "not JSON", true, 400),
         (&policy, "POST", "/", &large, true, 413),
-        (&lost, "POST", "/", &yes, true, 503),
+        (
+            &lost,
+            "POST",
+            "/",
+            &question(&company.lost_token, "root"),
+            true,
+            503,
+        ),
         (&policy, "GET", "/healthz", "", false, 200),
         (&policy, "GET", "/readyz", "", false, 200),
         (&lost, "GET", "/readyz", "", false, 503),
