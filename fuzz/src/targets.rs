@@ -128,7 +128,10 @@ fn ask(session: &mut Session, cast: &Cast, rules: Rules, message: &[u8]) {
             })
         }
         Request::Bind(bind) => {
-            session_signature = cast.host.sign(bind.session_id).expect("a signature");
+            session_signature = match bind.signature == SIGNATURE {
+                true => cast.host.sign(bind.session_id).expect("a signature"),
+                false => Vec::new(),
+            };
             Request::Bind(SessionBind {
                 host_key: if bind.host_key == HOST_KEY {
                     cast.host.public().blob()
