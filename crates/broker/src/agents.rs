@@ -135,7 +135,7 @@ impl Agents {
         let socket = AgentSocket::bind(path)?;
         let (fulfil, promise) = Promise::pending();
         let close = self.ending.child_token();
-        let watch = Arc::new(AgentWatch::new(Arc::clone(recorder)));
+        let watch = Arc::new(AgentWatch::new(recorder));
         let chain = policy.chain.map(|when| {
             let user = connection.remote_user.clone();
             Chain::new(when, user, self.own_agent(opening.own_agent))
@@ -169,7 +169,7 @@ impl Agents {
         let is_useful = agent.is_useful(opening, self.clock.now());
         if is_useful {
             opening.recorder.belongs_to(&agent.request_id());
-            agent.watch.follow(Arc::clone(opening.recorder));
+            agent.watch.follow(opening.recorder);
             if let (Some(chain), Some(socket)) = (&agent.chain, self.own_agent(opening.own_agent)) {
                 chain.lead_to(socket);
             }

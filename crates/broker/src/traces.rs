@@ -7,7 +7,7 @@ use epithet_wire::limits::{TRACE_PHASES_MAX, TRACES_MAX};
 use epithet_wire::trace::{Phase, Trace};
 use epithet_wire::{Connection, RequestId};
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// What a connection ended with before it has.
@@ -111,26 +111,34 @@ fn milliseconds(duration: Duration) -> f64 {
     f64::from(microseconds) / 1000.0
 }
 
-/// What an agent tells goes into the trace of the connection that ssh asked about last.
+/// What an agent tells goes into the trace of the connection that ssh asked about last, for as long as that is kept: an
+/// agent lives longer than most traces, and there may be thousands.
 #[derive(Debug)]
 pub(crate) struct AgentWatch {
-    recorder: Mutex<Arc<Recorder>>,
+    recorder: Mutex<Weak<Recorder>>,
 }
 
 impl AgentWatch {
-    pub(crate) fn new(recorder: Arc<Recorder>) -> Self {
+    pub(crate) fn new(recorder: &Arc<Recorder>) -> Self {
         Self {
-            recorder: Mutex::new(recorder),
+            recorder: Mutex::new(Arc::downgrade(recorder)),
         }
     }
 
     /// The agent serves a newer connection from now on.
-    pub(crate) fn follow(&self, recorder: Arc<Recorder>) {
-        *self.recorder.lock().unwrap_or_else(PoisonError::into_inner) = recorder;
+    pub(crate) fn follow(&self, recorder: &Arc<Recorder>) {
+        *self.recorder.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(recorder);
     }
 
-    fn current(&self) -> Arc<Recorder> {
-        Arc::clone(&self.recorder.lock().unwrap_or_else(PoisonError::into_inner))
+    fn write(&self, name: &str, began: Instant, note: impl Into<String>) {
+        let recorder = self
+            .recorder
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .upgrade();
+        if let Some(recorder) = recorder {
+            recorder.phase(name, began, note);
+        }
     }
 }
 
@@ -141,15 +149,15 @@ impl Watcher for AgentWatch {
             1 => String::new(),
             keys => format!("{keys} keys"),
         };
-        self.current().phase("list", began, note);
+        self.write("list", began, note);
     }
 
     fn signed(&self, began: Instant) {
-        self.current().phase("sign", began, "");
+        self.write("sign", began, "");
     }
 
     fn refused(&self, began: Instant, reason: &str) {
-        self.current().phase("sign", began, format!("refused {reason}"));
+        self.write("sign", began, format!("refused {reason}"));
     }
 }
 
@@ -181,6 +189,19 @@ mod tests {
         assert_eq!(all[0].host, "host1");
         assert_eq!(all[TRACES_MAX - 1].host, format!("host{TRACES_MAX}"));
         assert_eq!(all[0].outcome, UNDER_WAY);
+    }
+
+    #[test]
+    fn an_agent_keeps_no_trace_alive_that_is_forgotten() {
+        let traces = Traces::default();
+        let watch = AgentWatch::new(&begin(&traces, "web"));
+        watch.signed(Instant::now());
+        assert_eq!(traces.all()[0].phases.len(), 1);
+        for _ in 0..TRACES_MAX {
+            begin(&traces, "other");
+        }
+        assert_eq!(watch.recorder.lock().unwrap().strong_count(), 0);
+        watch.signed(Instant::now());
     }
 
     #[test]
