@@ -111,48 +111,47 @@ impl Authorization {
         redirect_uri: String,
     ) -> Result<Self, NoRandomness> {
         let (state, nonce, pkce) = (random::text()?, random::text()?, Pkce::new()?);
-        let mut url = endpoint.clone();
-        {
-            let scope = options.scope(&provider.scopes_supported);
-            let max_age = options.max_age.map(|seconds| seconds.to_string());
-            let mut query = url.query_pairs_mut();
-            query
-                .append_pair("response_type", "code")
-                .append_pair("client_id", &options.client_id)
-                .append_pair("redirect_uri", &redirect_uri)
-                .append_pair("scope", &scope)
-                .append_pair("state", &state)
-                .append_pair("nonce", &nonce)
-                .append_pair("code_challenge", &pkce.challenge)
-                .append_pair("code_challenge_method", "S256");
-            let optional = [
-                (
-                    "prompt",
-                    options
-                        .prompt
-                        .as_deref()
-                        .or_else(|| is_google(provider).then_some("consent")),
-                ),
-                ("access_type", is_google(provider).then_some("offline")),
-                ("login_hint", options.login_hint.as_deref()),
-                ("max_age", max_age.as_deref()),
-                ("acr_values", options.acr_values.as_deref()),
-                ("audience", options.audience.as_deref()),
-            ];
-            let resources = options
-                .resources
-                .iter()
-                .map(|resource| ("resource", Some(resource.as_str())));
-            let extra = options
-                .extra_parameters
-                .iter()
-                .map(|(name, value)| (name.as_str(), Some(value.as_str())));
-            for (name, value) in optional.into_iter().chain(resources).chain(extra) {
-                if let Some(value) = value {
-                    query.append_pair(name, value);
-                }
-            }
-        }
+        let scope = options.scope(&provider.scopes_supported);
+        let max_age = options.max_age.map(|seconds| seconds.to_string());
+        let always = [
+            ("response_type", "code"),
+            ("client_id", &options.client_id),
+            ("redirect_uri", &redirect_uri),
+            ("scope", &scope),
+            ("state", &state),
+            ("nonce", &nonce),
+            ("code_challenge", &pkce.challenge),
+            ("code_challenge_method", "S256"),
+        ];
+        let google = |value| is_google(provider).then_some(value);
+        let optional = [
+            ("prompt", options.prompt.as_deref().or_else(|| google("consent"))),
+            ("access_type", google("offline")),
+            ("login_hint", options.login_hint.as_deref()),
+            ("max_age", max_age.as_deref()),
+            ("acr_values", options.acr_values.as_deref()),
+            ("audience", options.audience.as_deref()),
+        ];
+        let optional = optional
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?)));
+        let resources = options
+            .resources
+            .iter()
+            .map(|resource| ("resource", resource.as_str()));
+        let extra: Vec<(&str, &str)> = options
+            .extra_parameters
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        // What a person adds by name takes the place of what would be there by itself.
+        let is_replaced = |name: &str| extra.iter().any(|(other, _)| *other == name);
+        let ours: Vec<(&str, &str)> = always
+            .into_iter()
+            .chain(optional.chain(resources).filter(|(name, _)| !is_replaced(name)))
+            .chain(extra.iter().copied())
+            .collect();
+        let url = with_parameters(endpoint, &ours);
         Ok(Self {
             url,
             redirect_uri,
@@ -227,6 +226,19 @@ pub fn is_answer(head: &str, state: &str) -> bool {
     })
 }
 
+/// The endpoint with our parameters. What its own query says of them does not count: no parameter may be there twice
+/// (RFC 6749 section 3.1), and a `response_type` or `redirect_uri` of somebody else's least of all.
+fn with_parameters(endpoint: &Url, ours: &[(&str, &str)]) -> Url {
+    let own: Vec<(String, String)> = endpoint
+        .query_pairs()
+        .filter(|(name, _)| !ours.iter().any(|(other, _)| other == name))
+        .map(|(name, value)| (name.into_owned(), value.into_owned()))
+        .collect();
+    let mut url = endpoint.clone();
+    url.query_pairs_mut().clear().extend_pairs(own).extend_pairs(ours);
+    url
+}
+
 /// Google gives a refresh token for these parameters instead of a scope, and only together.
 fn is_google(provider: &Provider) -> bool {
     provider.issuer.as_str() == "https://accounts.google.com"
@@ -293,6 +305,39 @@ mod tests {
         );
         assert_eq!(first["redirect_uri"], "http://127.0.0.1:9/callback");
         assert!(!first.contains_key("prompt") && !first.contains_key("access_type"));
+    }
+
+    #[test]
+    fn an_endpoint_with_parameters_of_ours_in_it_does_not_speak_for_us() {
+        let endpoint = "https://idp.example/a?tenant=7&response_type=token&redirect_uri=https%3A%2F%2Fevil.example&state=x&scope=";
+        let provider = provider("https://idp.example", "");
+        let options = LoginOptions {
+            prompt: Some("login".into()),
+            extra_parameters: vec![
+                ("prompt".into(), "none".into()),
+                ("hd".into(), "example.com".into()),
+            ],
+            ..LoginOptions::new(Arc::default(), provider.issuer.clone(), "c")
+        };
+        let endpoint = Url::parse(endpoint).unwrap();
+        let authorization =
+            Authorization::new(&options, &provider, &endpoint, "http://127.0.0.1:9/cb".into()).unwrap();
+        let pairs: Vec<(String, String)> = authorization.url.query_pairs().into_owned().collect();
+        let mut names: Vec<&str> = pairs.iter().map(|(name, _)| name.as_str()).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count, "none is there twice: {pairs:?}");
+        let value = |name: &str| {
+            let found = pairs.iter().find(|(other, _)| other == name);
+            found.map(|(_, value)| value.as_str())
+        };
+        assert_eq!(value("response_type"), Some("code"));
+        assert_eq!(value("redirect_uri"), Some("http://127.0.0.1:9/cb"));
+        assert_eq!(
+            (value("tenant"), value("prompt"), value("hd")),
+            (Some("7"), Some("none"), Some("example.com"))
+        );
     }
 
     #[test]

@@ -78,8 +78,8 @@ pub enum LoginError {
     #[error("the provider sent no {0}; is the application registered for OpenID Connect?")]
     NoToken(&'static str),
     /// No flow is left.
-    #[error("there is no way left to log in: {}", .0.join("; "))]
-    NoFlow(Vec<String>),
+    #[error("there is no way left to log in: {0}")]
+    NoFlow(String),
     /// Nothing safe can be done.
     #[error(transparent)]
     Randomness(#[from] NoRandomness),
@@ -137,6 +137,8 @@ impl<E: Into<LoginError>> From<E> for FlowError {
 impl Session<'_> {
     /// Every flow in turn until one works or the person says no.
     async fn ask_the_person(mut self, ui: &mut dyn LoginUi) -> Result<Outcome, LoginError> {
+        // Before anybody goes anywhere: without it, whatever they bring back is of no use.
+        self.token_endpoint()?;
         let mut reasons = Vec::new();
         let mut flows = flow::order(
             self.options.flow,
@@ -176,14 +178,11 @@ impl Session<'_> {
                 }
             };
             ui.show(&Notice::Note(format!("The {flow} login is not possible: {why}.")));
-            reasons.push(format!("{flow}: {why}"));
+            reasons.push((flow, why));
         }
-        if reasons.is_empty() {
-            reasons.push("the provider has neither an authorization nor a device endpoint".to_owned());
-        }
-        match (self.options.flow, reasons) {
-            (FlowChoice::Only(flow), mut reasons) => {
-                let reason = reasons.pop().unwrap_or_default();
+        match self.options.flow {
+            FlowChoice::Only(flow) => {
+                let reason = reasons.pop().map(|(_, why)| why).unwrap_or_default();
                 let flow = match flow {
                     Flow::Browser => "browser",
                     Flow::Device => "device",
@@ -191,7 +190,16 @@ impl Session<'_> {
                 };
                 Err(OptionsError::Flow { flow, reason }.into())
             }
-            (FlowChoice::Auto, reasons) => Err(LoginError::NoFlow(reasons)),
+            FlowChoice::Auto if reasons.is_empty() => Err(LoginError::NoFlow(
+                "the provider has neither an authorization nor a device endpoint".to_owned(),
+            )),
+            FlowChoice::Auto => {
+                let reasons: Vec<_> = reasons
+                    .iter()
+                    .map(|(flow, why)| format!("{flow}: {why}"))
+                    .collect();
+                Err(LoginError::NoFlow(reasons.join("; ")))
+            }
         }
     }
 

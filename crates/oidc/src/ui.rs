@@ -76,10 +76,11 @@ impl fmt::Display for Notice {
                 redirect_uri,
                 has_code,
             } => {
-                f.write_str("The browser has not come back yet. If its page says that the redirect address is wrong, have\n")?;
                 write!(
                     f,
-                    "  {redirect_uri}\nregistered at the provider, or use an address that is (--redirect-host, --redirect-path, --port)."
+                    "The browser has not come back yet. If its page says that the redirect address is wrong: this login uses\n  \
+                     {redirect_uri}\nRegister that at the provider (with --port, where the port counts), or name one that is \
+                     registered: --redirect-host, --redirect-path, --port."
                 )?;
                 if *has_code {
                     f.write_str(" To log in all the same:")?;

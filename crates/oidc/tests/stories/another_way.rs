@@ -37,7 +37,7 @@ async fn a_browser_that_never_comes_back_leads_to_a_code_and_that_is_remembered(
     for words in [
         "If its page shows an error, wait",
         "The browser has not come back yet",
-        "/callback\nregistered at the provider",
+        "/callback\nRegister that at the provider",
         "WDJB-MJHT",
     ] {
         assert!(terminal.contains(words), "{words} in {terminal}");
@@ -177,7 +177,7 @@ async fn a_fixed_flow_stays_and_a_provider_without_codes_is_explained() {
         login(&options, b"", &mut person).await.unwrap_err();
         let terminal = person.terminal();
         assert!(
-            terminal.contains("(--redirect-host, --redirect-path, --port)"),
+            terminal.contains("--redirect-host, --redirect-path, --port"),
             "{terminal}"
         );
         assert!(!terminal.contains("code for another device"), "{terminal}");

@@ -193,7 +193,11 @@ async fn every_lie_about_itself_is_refused_by_its_own_reason_before_a_browser_is
         assert!(person.shown.is_empty() && person.visits.is_empty(), "{error}");
     }
     type Change = fn(&mut Value);
-    let members: [(Change, &str); 5] = [
+    let members: [(Change, &str); 6] = [
+        (
+            |document| drop(document.as_object_mut().unwrap().remove("token_endpoint")),
+            "no usable \"token_endpoint\"",
+        ),
         (
             |document| document["issuer"] = "https://evil.example".into(),
             "for the issuer \"https://evil.example\"",
