@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::net::UnixStream;
@@ -27,6 +27,8 @@ const BUFFER_KEPT: usize = 16 * 1024;
 pub(crate) struct Shared {
     /// The kinds of refusals that were logged already.
     refusals: AtomicU32,
+    /// Whether a client that does not bind its connection has used this agent.
+    has_unbound_clients: AtomicBool,
     signatures: AtomicU64,
     /// Milliseconds on the boot clock; zero is never.
     last_request: AtomicU64,
@@ -49,6 +51,24 @@ impl Shared {
         self.last_request.store(milliseconds, Ordering::Relaxed);
     }
 
+    /// Takes note of a client that uses the connection it asked for without binding it: a newer ssh binds first.
+    fn note_client(&self, standing: Standing, session: &Session, request: &Request<'_>) {
+        let uses = matches!(request, Request::Identities | Request::Sign(_));
+        if standing.has_asked && uses && session.last().is_none() {
+            self.has_unbound_clients.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// What holds for a connection now.
+    fn rules(&self, standing: Standing, settings: &AgentSettings) -> Rules {
+        let may_forward = standing.has_asked || settings.allow_forwarding;
+        Rules {
+            allow_forwarding: settings.allow_forwarding,
+            require_bind: settings.require_bind || !may_forward,
+            is_suspect: !may_forward && self.has_unbound_clients.load(Ordering::Relaxed),
+        }
+    }
+
     /// Whether a refusal of this kind is the agent's first.
     fn is_news(&self, refusal: &Refusal) -> bool {
         let bit = 1 << refusal.kind();
@@ -56,14 +76,22 @@ impl Shared {
     }
 }
 
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Standing {
+    /// Whether its process asked for this connection; true where nobody keeps account.
+    pub(crate) has_asked: bool,
+}
+
 /// Serves one client until it leaves or breaks the framing.
 pub(crate) async fn serve(
     mut stream: UnixStream,
     promise: Promise,
+    standing: Standing,
     settings: Arc<AgentSettings>,
     shared: Arc<Shared>,
 ) {
-    if let Err(error) = converse(&mut stream, &promise, &settings, &shared).await {
+    if let Err(error) = converse(&mut stream, &promise, standing, &settings, &shared).await {
         debug!(%error, "agent connection closed");
     }
 }
@@ -71,13 +99,10 @@ pub(crate) async fn serve(
 async fn converse(
     stream: &mut UnixStream,
     promise: &Promise,
+    standing: Standing,
     settings: &AgentSettings,
     shared: &Shared,
 ) -> io::Result<()> {
-    let rules = Rules {
-        allow_forwarding: settings.allow_forwarding,
-        require_bind: settings.require_bind,
-    };
     let (mut session, mut chained) = (Session::default(), Chained::default());
     let mut message = Vec::new();
     while frame::read(stream, &mut message).await? {
@@ -89,6 +114,8 @@ async fn converse(
             Request::Identities | Request::Sign(_) => promise.settled(settings.wait).await,
             _ => promise.credential(),
         };
+        shared.note_client(standing, &session, &request);
+        let rules = shared.rules(standing, settings);
         let now = settings.clock.now();
         shared.note_request(now);
         let mut verdict = firewall::answer(&mut session, credential.as_deref(), rules, &request, now);
@@ -100,6 +127,7 @@ async fn converse(
         }
         if let Some(chain) = &settings.chain
             && is_offered(chain, promise, credential.as_deref())
+            && !may_be_forwarded(rules, &session)
         {
             verdict = with_other_agent(verdict, chain, &mut chained, &session, &request, &message).await;
         }
@@ -160,6 +188,11 @@ async fn with_other_agent(
         }
         (_, verdict) => verdict,
     }
+}
+
+/// Whether a remote host may be at the other end without saying so: it gets nothing of the person's own agent either.
+fn may_be_forwarded(rules: Rules, session: &Session) -> bool {
+    rules.is_suspect || (rules.require_bind && session.last().is_none())
 }
 
 /// Tells the watcher about an answer.

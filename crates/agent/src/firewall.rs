@@ -23,13 +23,17 @@ pub struct Rules {
     pub allow_forwarding: bool,
     /// Whether a connection that was never bound to a session may sign.
     ///
-    /// OpenSSH before 8.9 and paramiko do not send `session-bind@openssh.com`. With `false` (the default) they can
-    /// log in: a connection on which no bind was ever tried signs a well-formed login as the certificate's user to
-    /// whatever host it names. The price: such a client cannot say that a connection is a forwarded one either, so
-    /// a host that it forwards its agent to can log in elsewhere as the same user while the certificate lives.
-    /// With `true` those clients cannot log in through the agent, and nothing of that kind is possible. Where the
-    /// local ssh is 8.9 or later (`OpenSshVersion::SESSION_BIND`), `true` costs nothing.
+    /// OpenSSH before 8.9 and most libraries do not send `session-bind@openssh.com`. With `false` (the default) they
+    /// can log in: a connection on which no bind was ever tried signs a well-formed login as the certificate's user to
+    /// whatever host it names. Such a client cannot say that a connection is a forwarded one either, so the socket sets
+    /// this for every connection but the one that a process asked for (see [`Askers`](crate::Askers)).
     pub require_bind: bool,
+    /// Whether the connection may be a forwarded one that cannot be told from a login: its process did not ask for it,
+    /// and a client that never binds has used this agent.
+    ///
+    /// The remote end of such a connection may well be a newer ssh, which binds it to its own login onward. So a bind
+    /// proves nothing here.
+    pub is_suspect: bool,
 }
 
 /// Why something was refused.
@@ -65,6 +69,8 @@ pub enum Refusal {
     NotBound,
     /// A login by a remote host.
     Forwarded,
+    /// A login that may be a remote host's.
+    NotAskedFor,
     /// A login in a session that was not bound.
     OtherSession,
     /// A login to another host than the session's.
@@ -91,11 +97,14 @@ impl fmt::Display for Refusal {
             Self::NotALogin => f.write_str("a signature on something that is not an ssh login"),
             Self::OtherUser(user) => write!(f, "a login as {:?}", sanitize_line(user, 128)),
             Self::NotBound => {
-                f.write_str("a login on a connection that was not bound to a session (require-bind is on)")
+                f.write_str("a login without session-bind, on a connection that its process did not ask for (is it a forwarded one?)")
             }
             Self::Forwarded => {
                 f.write_str("a login by a remote host through the forwarded agent (allow-forwarding does not name that host)")
             }
+            Self::NotAskedFor => f.write_str(
+                "a login that its process did not ask for, by an agent that a client without session-bind uses (allow-forwarding is off)",
+            ),
             Self::OtherSession => f.write_str("a login in another session than the connection is bound to"),
             Self::OtherHost => f.write_str("a login to another host than the connection is bound to"),
         }
@@ -120,6 +129,7 @@ impl Refusal {
             Self::Forwarded => 11,
             Self::OtherSession => 12,
             Self::OtherHost => 13,
+            Self::NotAskedFor => 14,
         }
     }
 }
@@ -171,7 +181,8 @@ pub fn answer(
 ///
 /// A remote host that may not sign learns nothing either: a certificate names the person and the CA.
 fn list(session: &Session, live: Option<&Credential>, rules: Rules) -> Reply {
-    let is_barred = session.is_poisoned() || (session.is_forwarded() && !rules.allow_forwarding);
+    let is_barred =
+        session.is_poisoned() || rules.is_suspect || (session.is_forwarded() && !rules.allow_forwarding);
     match live {
         Some(credential) if !is_barred => Reply::Identity {
             blob: credential.certificate().blob().to_vec(),
@@ -222,6 +233,9 @@ fn may_sign<'a>(
 
 /// Whether the login is in the session that the connection is bound to.
 fn check_session(session: &Session, rules: Rules, login: &Userauth<'_>) -> Result<(), Refusal> {
+    if rules.is_suspect {
+        return Err(Refusal::NotAskedFor);
+    }
     let Some(binding) = session.last() else {
         return if rules.require_bind {
             Err(Refusal::NotBound)

@@ -9,6 +9,7 @@
 //!
 //! The credential is a [`Promise`]: the socket can be served before the certificate is there.
 
+mod askers;
 mod chain;
 mod clock;
 mod connection;
@@ -22,6 +23,7 @@ mod socket;
 pub mod userauth;
 mod watcher;
 
+pub use askers::Askers;
 pub use chain::{Chain, ChainWhen};
 pub use clock::{Clock, Now};
 pub use credential::{Credential, CredentialError};

@@ -15,9 +15,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::askers::Askers;
 use crate::chain::Chain;
 use crate::clock::Clock;
-use crate::connection::{self, Shared};
+use crate::connection::{self, Shared, Standing};
 use crate::promise::Promise;
 use crate::watcher::Watcher;
 
@@ -29,10 +30,13 @@ const ACCEPT_BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Durati
 /// How an agent behaves.
 #[derive(Debug, Clone)]
 pub struct AgentSettings {
-    /// See [`Rules::allow_forwarding`].
+    /// See [`Rules::allow_forwarding`](crate::Rules::allow_forwarding).
     pub allow_forwarding: bool,
-    /// See [`Rules::require_bind`].
+    /// Whether a connection that is not bound to a session may never sign; see [`Rules::require_bind`](crate::Rules::require_bind).
     pub require_bind: bool,
+    /// Where a process must have asked before an unbound connection of its own may sign; none lets every one sign.
+    /// With `allow_forwarding` it makes no difference.
+    pub askers: Option<Askers>,
     /// How long `list` and `sign` wait for a pending promise. ssh itself waits for its agent without end.
     pub wait: Duration,
     /// The person's own agent, to be offered after ours.
@@ -49,6 +53,7 @@ impl Default for AgentSettings {
         Self {
             allow_forwarding: false,
             require_bind: false,
+            askers: None,
             wait: Duration::from_secs(30),
             chain: None,
             watcher: None,
@@ -136,8 +141,15 @@ impl AgentSocket {
                         warn!(path = %file.path.display(), limit = AGENT_CONNECTIONS, "agent connection closed: too many at once");
                         continue;
                     }
+                    let standing = standing(&settings, &stream);
                     let (promise, settings) = (promise.clone(), Arc::clone(&settings));
-                    connections.spawn(connection::serve(stream, promise, settings, Arc::clone(&shared)));
+                    connections.spawn(connection::serve(
+                        stream,
+                        promise,
+                        standing,
+                        settings,
+                        Arc::clone(&shared),
+                    ));
                 }
                 Err(error) => {
                     warn!(path = %file.path.display(), %error, "agent cannot accept; it tries again");
@@ -168,6 +180,14 @@ impl Activity {
     pub fn last_request(&self) -> Option<Duration> {
         self.0.last_request()
     }
+}
+
+/// Who connects.
+fn standing(settings: &AgentSettings, stream: &UnixStream) -> Standing {
+    let peer = stream.peer_cred().ok();
+    let process = peer.and_then(|peer| u32::try_from(peer.pid()?).ok());
+    let has_asked = (settings.askers.as_ref()).is_none_or(|askers| askers.connects(process));
+    Standing { has_asked }
 }
 
 /// Only the owner, and root who can do everything anyway, may talk to the agent.

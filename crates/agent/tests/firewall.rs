@@ -151,14 +151,17 @@ fn list(session: &mut Session, credential: Option<&Credential>, rules: Rules, no
 const DENY: Rules = Rules {
     allow_forwarding: false,
     require_bind: false,
+    is_suspect: false,
 };
 const STRICT: Rules = Rules {
     allow_forwarding: false,
     require_bind: true,
+    is_suspect: false,
 };
 const ALLOW: Rules = Rules {
     allow_forwarding: true,
     require_bind: false,
+    is_suspect: false,
 };
 
 #[test]
@@ -584,5 +587,24 @@ impl Message {
             bytes[place] ^= 1;
         }
         bytes
+    }
+}
+
+#[test]
+fn a_connection_that_may_be_forwarded_without_saying_so_gets_nothing_even_when_it_is_bound() {
+    let (credential, target) = (credential(), Host::new());
+    let suspect = Rules {
+        is_suspect: true,
+        ..DENY
+    };
+    let data = Login::new(&credential, b"onward").at_host(&target).data();
+    for bind_onward in [false, true] {
+        let mut session = Session::default();
+        if bind_onward {
+            assert_eq!(target.bind(&mut session, b"onward", false), BOUND);
+        }
+        assert_eq!(list(&mut session, Some(&credential), suspect, at(START)), 0);
+        let verdict = sign(&mut session, &credential, suspect, &data, at(START));
+        assert_eq!(refusal(verdict), Refusal::NotAskedFor);
     }
 }

@@ -4,7 +4,9 @@ use crate::agent_policy::AgentPolicy;
 use crate::descriptors::Shares;
 use crate::traces::{AgentWatch, Recorder};
 use arc_swap::ArcSwap;
-use epithet_agent::{Activity, AgentSettings, AgentSocket, Chain, Clock, Credential, Fulfil, Now, Promise};
+use epithet_agent::{
+    Activity, AgentSettings, AgentSocket, Askers, Chain, Clock, Credential, Fulfil, Now, Promise,
+};
 use epithet_wire::broker::AgentInspection;
 use epithet_wire::limits::{AGENT_SWEEP, CERTIFICATE_EXPIRY_BUFFER, LAZY_AGENT_STAYS, RENEW_LOOK};
 use epithet_wire::{Connection, ConnectionHash, RequestId};
@@ -27,6 +29,7 @@ pub(crate) struct LiveAgent {
     /// Its certificate is got only when somebody asks for it: ssh itself was not about to log in.
     is_lazy: bool,
     watch: Arc<AgentWatch>,
+    askers: Askers,
     close: CancellationToken,
 }
 
@@ -58,6 +61,8 @@ pub(crate) struct Opening<'a> {
     pub(crate) recorder: &'a Arc<Recorder>,
     /// The person's own agent, as ssh would have used it.
     pub(crate) own_agent: &'a str,
+    /// Who asked, for the one connection that it may then make without a bind; 0 where unknown.
+    pub(crate) process: u32,
     /// See [`LiveAgent::is_lazy`].
     pub(crate) is_lazy: bool,
 }
@@ -140,6 +145,8 @@ impl Agents {
             let user = connection.remote_user.clone();
             Chain::new(when, user, self.own_agent(opening.own_agent))
         });
+        let askers = Askers::default();
+        askers.asked(opening.process);
         let agent = LiveAgent {
             connection: connection.clone(),
             request_id: Mutex::new(opening.request_id.clone()),
@@ -149,12 +156,14 @@ impl Agents {
             opened: self.clock.now().boot,
             is_lazy: opening.is_lazy,
             watch: Arc::clone(&watch),
+            askers: askers.clone(),
             close: close.clone(),
         };
         let settings = AgentSettings {
             allow_forwarding: policy.allows_forwarding(&connection.remote_host),
             wait: policy.wait,
             chain,
+            askers: Some(askers),
             watcher: Some(watch),
             clock: self.clock.clone(),
             ..AgentSettings::default()
@@ -168,6 +177,7 @@ impl Agents {
     fn takes_over(&self, agent: &LiveAgent, opening: &Opening<'_>) -> bool {
         let is_useful = agent.is_useful(opening, self.clock.now());
         if is_useful {
+            agent.askers.asked(opening.process);
             opening.recorder.belongs_to(&agent.request_id());
             agent.watch.follow(opening.recorder);
             if let (Some(chain), Some(socket)) = (&agent.chain, self.own_agent(opening.own_agent)) {
@@ -421,6 +431,7 @@ mod tests {
                 connection: &connection,
                 request_id: &request_id,
                 recorder: &recorder,
+                process: 0,
                 own_agent: "",
                 is_lazy: false,
             })

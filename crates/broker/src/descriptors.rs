@@ -1,11 +1,9 @@
 //! How the limit of open files is shared out, so that neither live agents nor whoever asks can use up what a run of the
 //! plugin and the broker's socket need.
 
-use epithet_wire::limits::{AGENTS_MAX_RANGE, BROKER_CONNECTIONS, DESCRIPTORS_RESERVED};
+use epithet_wire::limits::{AGENTS_IN_USE, AGENTS_MAX_RANGE, BROKER_CONNECTIONS, DESCRIPTORS_RESERVED};
 use rustix::process::{Resource, getrlimit};
 
-/// An agent has its socket, and now and then a connection of an ssh.
-const PER_AGENT: usize = 2;
 /// Whoever asks has a connection, and may pass a stderr along.
 const PER_REQUEST: usize = 2;
 
@@ -29,7 +27,10 @@ impl Shares {
     fn of(limit: usize) -> Self {
         let free = limit.saturating_sub(DESCRIPTORS_RESERVED);
         let requests = (free / 2 / PER_REQUEST).clamp(1, BROKER_CONNECTIONS);
-        let agents = (free.saturating_sub(requests * PER_REQUEST) / PER_AGENT).clamp(1, AGENTS_MAX_RANGE.1);
+        let rest = free.saturating_sub(requests * PER_REQUEST);
+        // Each has its socket, and now and then a connection of an ssh; but never thousands of them at once.
+        let agents = (rest / 2).max(rest.saturating_sub(AGENTS_IN_USE));
+        let agents = agents.clamp(1, AGENTS_MAX_RANGE.1);
         Self { agents, requests }
     }
 }
@@ -44,13 +45,14 @@ mod tests {
             agents: AGENTS_MAX_RANGE.1,
             requests: BROKER_CONNECTIONS,
         };
-        let enough = DESCRIPTORS_RESERVED + AGENTS_MAX_RANGE.1 * PER_AGENT + BROKER_CONNECTIONS * PER_REQUEST;
+        let enough =
+            DESCRIPTORS_RESERVED + AGENTS_MAX_RANGE.1 + AGENTS_IN_USE + BROKER_CONNECTIONS * PER_REQUEST;
         assert_eq!(Shares::of(usize::MAX), all);
         assert_eq!(Shares::of(enough), all);
         assert!(Shares::of(enough - 1).agents < AGENTS_MAX_RANGE.1);
         for limit in 44..20_000 {
             let Shares { agents, requests } = Shares::of(limit);
-            let used = DESCRIPTORS_RESERVED + agents * PER_AGENT + requests * PER_REQUEST;
+            let used = DESCRIPTORS_RESERVED + agents + agents.min(AGENTS_IN_USE) + requests * PER_REQUEST;
             assert!(used <= limit, "{used} of {limit}");
         }
         assert_eq!(

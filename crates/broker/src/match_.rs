@@ -64,6 +64,7 @@ impl Matcher {
             request_id: &request_id,
             recorder,
             own_agent: &asker.agent_socket,
+            process: asker.process,
             is_lazy,
         };
         if self.agents.serves(&opening) {

@@ -73,6 +73,8 @@ pub const AGENT_BINDINGS_MAX: usize = 16;
 pub const AGENT_SESSION_ID_MAX: usize = 128;
 /// Connections to one agent socket.
 pub const AGENT_CONNECTIONS: usize = 64;
+/// Processes that asked for a connection and have not connected to its agent yet; of more, the oldest is forgotten.
+pub const AGENT_ASKERS_MAX: usize = 1024;
 /// How long a peer may take to complete a frame it began.
 pub const AGENT_PARTIAL_FRAME: Duration = Duration::from_secs(30);
 /// Keys of the person's own agent that are offered after ours. sshd gives up after six.
@@ -99,6 +101,8 @@ pub const RENEW_LOOK: Duration = Duration::from_secs(2);
 pub const RENEW_BEFORE: Duration = Duration::from_secs(60);
 /// An agent that was asked for something within this time is in use, and renewed.
 pub const RENEW_IN_USE: Duration = Duration::from_secs(600);
+/// Agents that ssh are connected to at the same moment, for which there are descriptors beside the agents' own.
+pub const AGENTS_IN_USE: usize = 1024;
 /// Descriptors that agents and requests leave to everything else, however low the limit of open files is: the runtime's,
 /// the log and the lock (16), a plugin's pipes on both sides while it is started (12), CAs and their certificates (12).
 pub const DESCRIPTORS_RESERVED: usize = 40;

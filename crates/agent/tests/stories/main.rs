@@ -4,3 +4,4 @@ mod real_openssh;
 mod socket;
 mod stage;
 mod the_persons_own_agent;
+mod unbound;

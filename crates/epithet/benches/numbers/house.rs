@@ -1,7 +1,7 @@
 //! What the numbers are measured on: a provider, a server and a broker whose plugin prints a ready token.
 
 use epithet_testkit::devidp::{DevProvider, Settings};
-use epithet_testkit::{Broker, Home, KeyPair, Server, plugin_script};
+use epithet_testkit::{Broker, Home, KeyPair, Server, TestUser, plugin_script};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub(crate) struct House {
     pub(crate) broker: Broker,
     pub(crate) token: String,
     rules: PathBuf,
-    key: KeyPair,
+    pub(crate) ca_key: KeyPair,
     _provider: DevProvider,
 }
 
@@ -33,11 +33,13 @@ impl House {
         let token = provider.mint_id_token("alice", &json!({}));
         let home = Home::new();
         let key = KeyPair::generate(home.path(), "ca.key");
+        let mut allow = json!({"root": ["admin"]});
+        allow[TestUser::current().name()] = json!(["admin"]);
         let rules = json!({"policy": {
             "oidc": {"issuer": provider.issuer(), "client-id": "epithet"},
             "users": {"alice@example.com": ["admin"]},
-            "defaults": {"allow": {"root": ["admin"]}, "expiration": "5m"},
-            "hosts": {"*.example.com": {}},
+            "defaults": {"allow": allow, "expiration": "10m"},
+            "hosts": {"*.example.com": {}, "127.0.0.1": {}},
         }});
         let rules = home.write("server.json", rules.to_string());
         let audit = home.join("audit.log");
@@ -59,24 +61,20 @@ impl House {
             "plugin",
             &format!("#!/bin/sh\ncat '{}'\n", file.display()),
         );
-        let arguments = [
-            "--ca-url",
+        let broker = start_broker(
+            &home,
+            "default",
             server.url(),
-            "--match",
-            "*.example.com",
-            "--auth",
-            text(&plugin),
-            "--token-reuse",
-            "1h",
-        ];
-        let broker = Broker::start(Path::new(EPITHET), &home, arguments);
+            &plugin,
+            &["--match", "*.example.com"],
+        );
         Self {
             home,
             server,
             broker,
             token,
             rules,
-            key,
+            ca_key: key,
             _provider: provider,
         }
     }
@@ -84,7 +82,7 @@ impl House {
     /// CA and policy server as two processes with a Unix socket between them.
     pub(crate) fn in_two_processes(&self) -> (Server, Server) {
         let socket = format!("unix://{}", self.home.join("policy.sock").display());
-        let public = self.key.public_path();
+        let public = self.ca_key.public_path();
         let audit = self.home.join("audit-of-two.log");
         let serve = |arguments: &[&str]| {
             let arguments = [arguments, &["--config", text(&self.rules)]].concat();
@@ -98,16 +96,30 @@ impl House {
             "--policy",
             policy.url(),
             "--key",
-            text(self.key.path()),
+            text(self.ca_key.path()),
             "--audit-file",
             text(&audit),
         ]);
         (ca, policy)
     }
 
+    /// Another broker in the same home, with the same plugin.
+    pub(crate) fn another_broker(&self, name: &str, ca_url: &str, more: &[&str]) -> Broker {
+        start_broker(&self.home, name, ca_url, &self.home.join("plugin"), more)
+    }
+
     pub(crate) fn agent_socket(&self, number: usize) -> PathBuf {
         self.broker.run_dir().join("agent").join(hash(number))
     }
+}
+
+/// A broker whose login, once done, is good for the whole run.
+pub(crate) fn start_broker(home: &Home, name: &str, ca_url: &str, plugin: &Path, more: &[&str]) -> Broker {
+    let plugin = text(plugin);
+    let mut arguments = vec!["--name", name, "--ca-url", ca_url];
+    arguments.extend(["--auth", plugin, "--token-reuse", "1h"]);
+    arguments.extend(more);
+    Broker::start(Path::new(EPITHET), home, arguments)
 }
 
 /// A connection hash for the n-th connection of a run.

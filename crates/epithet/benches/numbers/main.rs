@@ -4,15 +4,23 @@
 
 #![expect(clippy::print_stdout, reason = "prints its figures")]
 
+mod crowd;
+mod distance;
+mod first_connection;
 mod house;
 mod load;
+mod many_agents;
 mod matching;
 mod memory;
 mod minting;
+mod signatures;
 mod signing;
 
 use house::House;
 use std::time::Duration;
+
+/// A name to ask for it by, and what measures it.
+type Part = (&'static str, fn(&mut House));
 
 fn main() {
     // `cargo test --benches` runs benches too, as a test that they start; the numbers would mean nothing there.
@@ -20,12 +28,37 @@ fn main() {
         return;
     }
     println!("machine: {} cores, {}", cores(), kernel());
-    signing::run();
     let mut house = House::build();
-    matching::run(&house);
-    minting::run(&house);
-    load::run(&mut house);
-    memory::run(&house);
+    let parts: [Part; 9] = [
+        ("signing", |_| signing::run()),
+        ("matching", |house| matching::run(house)),
+        ("minting", |house| minting::run(house)),
+        ("first_connection", |house| first_connection::run(house)),
+        ("crowd", |house| crowd::run(house)),
+        ("signatures", |house| signatures::run(house)),
+        ("load", |house| load::run(house)),
+        ("memory", |house| memory::run(house)),
+        ("many_agents", |house| many_agents::run(house)),
+    ];
+    // `scripts/bench first_connection crowd` measures these only. cargo adds flags of its own.
+    let asked: Vec<_> = std::env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with('-'))
+        .collect();
+    for unknown in asked
+        .iter()
+        .filter(|word| parts.iter().all(|(name, _)| name != word))
+    {
+        println!(
+            "there is no part {unknown}; there are: {}",
+            parts.map(|(name, _)| name).join(", ")
+        );
+    }
+    for (name, run) in parts {
+        if asked.is_empty() || asked.iter().any(|word| word == name) {
+            run(&mut house);
+        }
+    }
 }
 
 fn cores() -> usize {

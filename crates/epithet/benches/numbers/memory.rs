@@ -3,25 +3,11 @@
 use crate::house::House;
 use crate::mib;
 use crate::minting::{ask, list};
-use std::path::Path;
 
 const AGENTS: usize = 1000;
 
 pub(crate) fn run(house: &House) {
-    let arguments = [
-        "--name",
-        "memory",
-        "--ca-url",
-        house.server.url(),
-        "--match",
-        "*.example.com",
-        "--token-reuse",
-        "1h",
-        "--auth",
-    ];
-    let plugin = house.home.join("plugin");
-    let arguments = arguments.into_iter().chain([crate::house::text(&plugin)]);
-    let mut broker = epithet_testkit::Broker::start(Path::new(crate::house::EPITHET), &house.home, arguments);
+    let mut broker = house.another_broker("memory", house.server.url(), &["--match", "*.example.com"]);
     let before = broker.daemon().resident_bytes();
     for number in 0..AGENTS {
         ask(broker.socket(), number);

@@ -1,0 +1,51 @@
+//! Many at once.
+
+use crate::rounds::{count, repeat};
+use crate::support::Story;
+use epithet_testkit::{DEADLINE, Daemon};
+use std::collections::BTreeSet;
+
+/// How many ssh in a round; `scripts/bench crowd` has a hundred.
+const CROWD: usize = 20;
+
+#[test]
+fn a_crowd_on_the_same_and_on_different_connections() {
+    let story = Story::begin();
+    repeat(
+        "a crowd on one connection and on four: all log in, one run of the plugin, one certificate each",
+        |_| {
+            let before = (story.plugin_runs(), story.site.decisions().len());
+            let broker = story.broker();
+            let start = |number: usize| {
+                let host = if number < CROWD / 2 { 1 } else { number % 4 + 1 };
+                Daemon::start(
+                    "ssh",
+                    story
+                        .laptop
+                        .ssh([format!("127.0.0.{host}").as_str(), "echo logged in"]),
+                    None,
+                )
+            };
+            let mut sshs: Vec<_> = (0..CROWD).map(start).collect();
+            for ssh in &mut sshs {
+                let status = ssh.wait(2 * DEADLINE).expect("ssh ends");
+                assert!(status.success(), "{}\n{}", ssh.stderr(), broker.log());
+            }
+            assert_eq!(story.plugin_runs() - before.0, 1, "one run of the plugin");
+            let decisions = story.site.decisions();
+            let new: Vec<_> = decisions[before.1..]
+                .iter()
+                .map(|decision| decision["serial"].to_string())
+                .collect();
+            let different: BTreeSet<_> = new.iter().collect();
+            assert_eq!(
+                (new.len(), different.len()),
+                (4, 4),
+                "one certificate for each connection"
+            );
+            broker.stop(DEADLINE);
+            None
+        },
+    );
+    assert!(count() > 0);
+}

@@ -1,0 +1,26 @@
+//! What a laptop's broker meets in its life, again and again: it is killed, its CA dies in the middle of a word, the
+//! network goes, the disk fills up, descriptors run out, signals storm. After each fault everybody is served again.
+//!
+//! An ordinary run of the tests repeats each a few times. `scripts/faults 100` repeats each a hundred times and says how
+//! often it held.
+
+#![cfg(test)]
+
+#[path = "../shared/laptop.rs"]
+#[expect(dead_code, reason = "shared with other stories")]
+mod laptop;
+#[path = "../shared/site.rs"]
+#[expect(dead_code, reason = "shared with other stories")]
+mod site;
+#[path = "../ssh_stories/support.rs"]
+#[expect(dead_code, reason = "shared with other stories")]
+mod support;
+
+mod broken_ca;
+mod crowds;
+mod killed;
+mod networks;
+mod other_versions;
+mod rounds;
+mod scarcity;
+mod signals;
