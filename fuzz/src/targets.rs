@@ -92,6 +92,7 @@ fn agent_frame(mut bytes: &[u8]) {
         Rules {
             allow_forwarding: false,
             require_bind: true,
+            is_suspect: false,
         },
     ] {
         let mut session = Session::default();
