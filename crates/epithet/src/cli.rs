@@ -19,7 +19,10 @@ pub(crate) use auth::{AuthCommand, OidcCommand, OidcOptions, PluginCommand};
 pub(crate) use ca::{CaCommand, CaOptions, IssuingOptions, RotateOptions, ServeCaOptions};
 pub(crate) use demo::{DemoCommand, DemoOptions};
 pub(crate) use host::{CaKeyOptions, HostCheckOptions, HostCommand, HostSetupOptions};
-pub(crate) use laptop::{InstallOptions, StatusOptions, StopOptions, UninstallOptions};
+pub(crate) use laptop::{
+    DoctorOptions, InstallOptions, SetupOptions, Start, StatusOptions, StopOptions, TraceCommand,
+    TraceOptions, UninstallOptions,
+};
 pub(crate) use rules::{CheckOptions, ExplainOptions, PolicyCommand, ReplayOptions, TestOptions};
 pub(crate) use server::{PolicyOptions, RuleOptions, ServePolicyOptions, ServerOptions};
 
@@ -90,6 +93,8 @@ pub(crate) enum LogFormat {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Set up this machine: configuration, the Include for ssh, the broker, the first login
+    Setup(Box<SetupOptions>),
     /// Run the broker that ssh asks for certificates (on your own machine)
     Agent(Box<AgentOptions>),
     /// Ask the broker whether this connection can use a certificate (ssh runs this)
@@ -101,6 +106,11 @@ pub(crate) enum Command {
     },
     /// Show what the broker is doing: agents, certificates, login, CAs
     Inspect(InspectOptions),
+    /// Look for the one reason why something does not work, and say what to do about it
+    Doctor(DoctorOptions),
+    /// Show where the time of the last connections went
+    #[command(subcommand)]
+    Trace(TraceCommand),
     /// Log in now, before the first ssh
     Login(LoginOptions),
     /// Forget the login: state, token and every certificate

@@ -7,16 +7,19 @@ mod auth_oidc;
 mod background;
 mod ca_rotate;
 mod demo;
+mod doctor;
 mod host;
 mod inspect;
 mod plugin;
 mod rules;
 mod server;
 mod service;
+mod setup;
 mod shell;
+mod trace;
 mod trust;
 
-use crate::cli::{AgentCommand, AuthCommand, CaCommand, Cli, Command, PolicyCommand};
+use crate::cli::{AgentCommand, AuthCommand, CaCommand, Cli, Command, PolicyCommand, TraceCommand};
 pub(crate) use server::KeyName;
 use std::process::ExitCode;
 
@@ -43,6 +46,9 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         },
         Command::Match { arguments } => Ok(ExitCode::from(epithet_match::main(arguments))),
         Command::Inspect(options) => inspect::run(&options),
+        Command::Doctor(options) => doctor::run(&global, &options),
+        Command::Setup(options) => setup::run(&global, &options),
+        Command::Trace(TraceCommand::Last(options)) => trace::last(&options),
         Command::Login(options) => ask_broker::login(&options),
         Command::Logout(options) => ask_broker::logout(&options.broker),
         Command::Trust(options) => trust::run(&global, &options),

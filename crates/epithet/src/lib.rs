@@ -8,6 +8,7 @@ mod config;
 mod failure;
 mod logging;
 mod runtime;
+mod ssh_config_file;
 mod terminal;
 mod wildcard;
 

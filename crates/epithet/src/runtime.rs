@@ -13,6 +13,18 @@ const LETTING_GO: Duration = Duration::from_millis(500);
 /// The exit code of a job that was dropped, as shells say it of Ctrl-C.
 const DROPPED: i32 = 130;
 
+/// Runs a job that waits for the network and nothing else. Signals do what they always do: once they are caught, as below,
+/// they stay caught, and Ctrl-C would mean nothing to a question that is asked afterwards.
+pub(crate) fn briefly<T>(job: impl Future<Output = T>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let result = runtime.block_on(job);
+    runtime.shutdown_background();
+    Ok(result)
+}
+
 /// Runs `job` with a token that SIGINT or SIGTERM cancels. A further one, a second later or more, drops the job where it
 /// stands, which still removes its files and kills its plugins, and ends the process.
 pub(crate) fn run<F, T>(threads: usize, job: impl FnOnce(CancellationToken) -> F) -> anyhow::Result<T>

@@ -8,8 +8,15 @@ use crate::{EXIT_ALLOW, EXIT_DENY, say};
 use epithet_wire::broker::{MatchRequest, Request};
 use epithet_wire::display::sanitize_text;
 
+/// With this in the environment the answer is yes, and nobody is asked: `epithet doctor` wants to know what ssh would do
+/// then. The agent that ssh is sent to is not there, so nobody can log in by it.
+pub const DRY_RUN: &str = "EPITHET_MATCH_DRY_RUN";
+
 /// Asks the broker and says the exit code. Everything for the person has been written to stderr by then.
 pub fn ask(options: &Options) -> u8 {
+    if std::env::var_os(DRY_RUN).is_some() {
+        return EXIT_ALLOW;
+    }
     let asker = asker();
     let lends_stderr = asker.stderr;
     let request = MatchRequest {

@@ -223,6 +223,10 @@ pub const JWKS_STALE: Duration = Duration::from_secs(24 * 3600);
 pub const BACKGROUND_START: Duration = Duration::from_secs(30);
 /// How long `epithet agent stop` waits for the broker's end, which takes two seconds at most.
 pub const BACKGROUND_STOP: Duration = Duration::from_secs(10);
+/// How long `epithet doctor` waits for ssh to print its configuration, which takes it milliseconds.
+pub const DOCTOR_PRINT: Duration = Duration::from_secs(10);
+/// How long `epithet doctor` waits for a try to log in: ten seconds to connect, and a slow host's handshake.
+pub const DOCTOR_TRY: Duration = Duration::from_secs(40);
 /// How large a background broker's log may be when it starts; a larger one is put aside, over the one before.
 pub const BACKGROUND_LOG_MAX: u64 = 4 * 1024 * 1024;
 

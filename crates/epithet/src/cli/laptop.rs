@@ -1,8 +1,10 @@
 //! The commands that make Epithet at home on a person's own machine.
 
 use super::agent::BrokerChoice;
-use clap::Args;
+use clap::{Args, Subcommand, ValueEnum};
+use epithet_broker::CaAddress;
 use epithet_wire::ProfileName;
+use std::path::PathBuf;
 
 /// `epithet agent status`
 #[derive(Debug, Clone, Args)]
@@ -59,4 +61,118 @@ pub(crate) struct UninstallOptions {
     /// The broker's profile
     #[arg(long, value_name = "PROFILE", env = "EPITHET_NAME")]
     pub(crate) name: Option<ProfileName>,
+}
+
+const SETUP_HELP: &str = "\
+Examples:
+  epithet setup                                        asks
+  epithet setup --ca-url https://ca.example.com        asks only before it writes
+  epithet setup --ca-url https://ca.example.com --yes  asks nothing
+
+It looks at the CA, shows what it would write into ~/.epithet/config.yaml and ~/.ssh/config, writes it when you agree, \
+starts the broker and logs in. Your ~/.ssh/config is changed by one line, in one step; the file as it was is kept beside it. \
+Running it again changes nothing.";
+
+/// `epithet setup`
+#[derive(Debug, Clone, Args)]
+#[command(after_help = SETUP_HELP)]
+pub(crate) struct SetupOptions {
+    /// The CA's URL, from whoever runs it; may be repeated
+    #[arg(
+        short,
+        long,
+        value_name = "URL",
+        env = "EPITHET_CA_URL",
+        value_delimiter = ','
+    )]
+    pub(crate) ca_url: Vec<CaAddress>,
+    /// The auth plugin's command, when the CA does not say how to log in
+    #[arg(short, long, value_name = "COMMAND", env = "EPITHET_AUTH")]
+    pub(crate) auth: Option<String>,
+    /// Which hosts (like '*.example.com'), when the CA does not say; may be repeated
+    #[arg(long = "match", value_name = "PATTERN", env = "EPITHET_MATCH")]
+    pub(crate) match_: Vec<String>,
+    /// How the broker is started
+    #[arg(long, value_name = "HOW", default_value = "background")]
+    pub(crate) start: Start,
+    /// Do not log in
+    #[arg(long)]
+    pub(crate) no_login: bool,
+    /// The ssh configuration that gets the Include [default: ~/.ssh/config]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ssh_config: Option<PathBuf>,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    /// Only show what would be written
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// How the broker is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Start {
+    /// Now, until `epithet agent stop` or the end of the session
+    Background,
+    /// Now and at each login, by systemd or launchd
+    Service,
+    /// Not at all
+    No,
+}
+
+/// `epithet trace ...`
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum TraceCommand {
+    /// Draw where the time of the last connections went, from ssh's question to the signature
+    Last(TraceOptions),
+}
+
+/// `epithet trace last`
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "The request id is the one in the CA's audit line, in the broker's log and at the end of the key id that sshd logs."
+)]
+pub(crate) struct TraceOptions {
+    #[command(flatten)]
+    pub(crate) broker: BrokerChoice,
+    /// How many connections, the newest last
+    #[arg(short = 'n', long, value_name = "N", default_value = "1")]
+    pub(crate) number: usize,
+    /// Only the connections of this request
+    #[arg(long, value_name = "ID")]
+    pub(crate) request_id: Option<String>,
+    /// Print JSON
+    #[arg(short, long)]
+    pub(crate) json: bool,
+}
+
+const DOCTOR_HELP: &str = "\
+Examples:
+  epithet doctor                       this machine, the broker, the CA, the provider
+  epithet doctor root@web.example.com  and everything on the way into that host: it gets a certificate and tries to log in
+  epithet doctor --plugin              and the auth plugin, run through `epithet plugin check`
+
+The last lines name the one reason, which is the first thing that is broken, and what to do about it.
+
+Exit codes: 0 all is well, 1 something is to be looked at, 2 something is broken.";
+
+/// `epithet doctor`
+#[derive(Debug, Clone, Args)]
+#[command(after_help = DOCTOR_HELP)]
+pub(crate) struct DoctorOptions {
+    /// Where you want to log in, as you would give it to ssh: HOST, USER@HOST or an alias of yours
+    #[arg(value_name = "HOST")]
+    pub(crate) host: Option<String>,
+    /// The broker's profile
+    #[arg(long, value_name = "PROFILE", env = "EPITHET_NAME")]
+    pub(crate) name: Option<ProfileName>,
+    /// Run the auth plugin through its protocol as well, which may need you to log in
+    #[arg(long)]
+    pub(crate) plugin: bool,
+    /// The ssh configuration to look at [default: ~/.ssh/config]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ssh_config: Option<PathBuf>,
+    /// Print JSON
+    #[arg(short, long)]
+    pub(crate) json: bool,
 }

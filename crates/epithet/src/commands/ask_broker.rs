@@ -44,7 +44,7 @@ pub(crate) fn logout(choice: &BrokerChoice) -> anyhow::Result<ExitCode> {
 }
 
 /// This process, as the one who asks.
-fn asker(command: &str) -> Asker {
+pub(crate) fn asker(command: &str) -> Asker {
     Asker {
         terminal: std::io::stderr().is_terminal() || std::fs::File::open("/dev/tty").is_ok(),
         remote_session: std::env::var_os("SSH_CONNECTION").is_some(),

@@ -206,6 +206,12 @@ pub(crate) fn stop_units(profile: &ProfileName) -> anyhow::Result<bool> {
     Ok(true)
 }
 
+/// Whether the units of a profile are there.
+pub(crate) fn is_installed(profile: &ProfileName) -> anyhow::Result<bool> {
+    let service = Service::of(profile)?;
+    Ok(service.files()?.iter().any(Written::is_ours))
+}
+
 /// Reads the configuration as the service will, without flags.
 fn would_start(global: &Global, profile: &ProfileName) -> anyhow::Result<()> {
     let config = config::load(global.config.as_deref())?;

@@ -15,11 +15,8 @@ pub(crate) fn run(global: &Global, options: &TrustOptions) -> anyhow::Result<Exi
     let http = CaHttp::new(tls_ca_cert.as_deref(), CA_DEADLINE)?;
     let ca = options.ca_url.to_string();
     let pins = Pins::at(config::home()?.join(".epithet/pins"));
-    let named = crate::runtime::run(1, |_| async move {
-        fetch_pin(&http, &options.ca_url)
-            .await
-            .map_err(|problem| anyhow::anyhow!("the CA {}: {problem}", options.ca_url))
-    })?;
+    let named = crate::runtime::briefly(fetch_pin(&http, &options.ca_url))?
+        .map_err(|problem| anyhow::anyhow!("the CA {}: {problem}", options.ca_url))?;
     let pinned = pins.get(&ca)?;
     let mut stderr = std::io::stderr();
     writeln!(stderr, "CA:          {ca}")?;

@@ -5,10 +5,12 @@
 #[expect(dead_code, reason = "other stories need more of it")]
 #[path = "../shared/laptop.rs"]
 mod laptop;
-#[expect(dead_code, reason = "other stories need more of it")]
 #[path = "../shared/site.rs"]
 mod site;
 
 mod background;
+mod doctor;
 mod service;
+mod setup;
 mod support;
+mod trace;

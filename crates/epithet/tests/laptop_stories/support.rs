@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Story {
     pub(crate) laptop: Laptop,
     pub(crate) site: Site,
-    _sshd: Sshd,
-    _provider: DevProvider,
+    pub(crate) sshd: Sshd,
+    pub(crate) provider: DevProvider,
     pub(crate) plugin: PathBuf,
 }
 
@@ -33,8 +33,8 @@ impl Story {
         let story = Self {
             laptop,
             site,
-            _sshd: sshd,
-            _provider: provider,
+            sshd,
+            provider,
             plugin,
         };
         story.configure(story.site.url(), &story.plugin.display().to_string());

@@ -67,6 +67,25 @@ impl PluginCommand {
         }
     }
 
+    /// Why the program cannot be started, as far as the file system tells without starting it.
+    pub fn problem(&self) -> Option<String> {
+        let own = std::env::current_exe().ok();
+        let path = search_path(own.as_deref().and_then(Path::parent), std::env::var_os("PATH"));
+        match self.diagnose(&path, None) {
+            Diagnosis::Missing(program) => {
+                Some(format!("the auth plugin's program `{program}` was not found"))
+            }
+            Diagnosis::NotExecutable(file) => {
+                Some(format!("the auth plugin {} cannot be executed", file.display()))
+            }
+            Diagnosis::BadInterpreter { file, interpreter } => Some(format!(
+                "the auth plugin {} names an interpreter that is not there: {interpreter}",
+                file.display()
+            )),
+            Diagnosis::Unknown => None,
+        }
+    }
+
     pub(crate) fn to_command(&self) -> Command {
         match self {
             Self::Shell(text) => {

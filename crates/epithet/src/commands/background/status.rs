@@ -220,14 +220,14 @@ mod tests {
             problem: None,
             broker: None,
         };
-        let said = page(&status, Screen::plain(), Timestamp::UNIX_EPOCH);
+        let said = page(&status, Screen::plain(80), Timestamp::UNIX_EPOCH);
         assert!(
             said.contains("is not running\n  try: epithet agent --background --name work\n"),
             "{said}"
         );
         status.running = true;
         status.problem = Some("the broker does not answer".into());
-        let said = page(&status, Screen::plain(), Timestamp::UNIX_EPOCH);
+        let said = page(&status, Screen::plain(80), Timestamp::UNIX_EPOCH);
         assert!(said.contains("epithet agent stop"), "{said}");
     }
 }

@@ -1,0 +1,85 @@
+//! `epithet doctor`: looks at everything on the way of an ssh login, in the order in which it is passed, and names the one
+//! reason why it does not work. Each look is one value: what was looked at, how it is, and what to do.
+
+mod broker;
+mod chain;
+mod check;
+mod handshake;
+mod here;
+mod network;
+mod ssh;
+
+use crate::cli::{DoctorOptions, Global};
+use crate::config;
+use crate::terminal::Screen;
+use check::{Check, Report};
+use epithet_broker::CaHttp;
+use epithet_wire::ProfileName;
+use epithet_wire::limits::CA_DEADLINE;
+use ssh::Ssh;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tracing_subscriber::filter::LevelFilter;
+
+/// What every look needs to know.
+#[derive(Debug)]
+struct Patient {
+    home: PathBuf,
+    profile: ProfileName,
+    config: config::Config,
+    roots: Option<PathBuf>,
+    ssh: Ssh,
+}
+
+/// Looks at everything, and ends with the reason.
+pub(crate) fn run(global: &Global, options: &DoctorOptions) -> anyhow::Result<ExitCode> {
+    crate::logging::start(global, &config::Common::default(), LevelFilter::ERROR)?;
+    let report = crate::runtime::run(1, |ending| async move {
+        tokio::spawn(async move {
+            ending.cancelled().await;
+            // Nothing is written here, so there is nothing to undo.
+            std::process::exit(130);
+        });
+        let mut report = Report::begin(options.host.as_deref(), options.json, Screen::of_stdout());
+        examine(global, options, &mut report).await?;
+        Ok(report)
+    })?;
+    report.end()
+}
+
+/// The looks, from the ground up. What cannot be looked at because of something before is left out.
+async fn examine(global: &Global, options: &DoctorOptions, report: &mut Report) -> anyhow::Result<()> {
+    let (patient, check) = here::configuration(global, options)?;
+    report.add(check)?;
+    report.add(here::ssh_version(&patient).await)?;
+    report.add(here::include(&patient))?;
+
+    let (inspection, check) = broker::running(&patient);
+    report.add(check)?;
+    report.add(broker::run_directory(&patient))?;
+    if let Some(inspection) = &inspection {
+        report.add(broker::open_files(inspection))?;
+        report.add(broker::hosts(&patient, inspection))?;
+    }
+
+    report.add(here::plugin(&patient, inspection.as_ref()))?;
+    if options.plugin {
+        report.add(here::plugin_check(&patient, inspection.as_ref()).await)?;
+    }
+
+    let http = match CaHttp::new(patient.roots.as_deref(), CA_DEADLINE) {
+        Ok(http) => http,
+        Err(error) => {
+            let remedy = "name a readable PEM file, or leave `tls-ca-cert` out";
+            return report.add(Check::broken("CA", error.to_string(), remedy));
+        }
+    };
+    let views = network::cas(&patient, inspection.as_ref(), &http, report).await?;
+    network::pins(&patient, &views, report)?;
+    network::provider(&patient, inspection.as_ref(), &views, report).await?;
+
+    match (&options.host, &inspection) {
+        (Some(host), Some(inspection)) => chain::follow(&patient, inspection, host, report).await,
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,290 @@
+//! The whole way into one host: what ssh would do, whether the host is ours, a certificate, and a try.
+
+use super::Patient;
+use super::check::{Check, Report};
+use super::handshake::{self, Offered};
+use super::ssh::Intent;
+use crate::cli::BrokerChoice;
+use crate::commands::ask_broker::{asker, converse};
+use crate::ssh_config_file::{Standing, standing};
+use crate::terminal::short_path;
+use anyhow::Context;
+use epithet_ssh::UserCertificate;
+use epithet_wire::HostPattern;
+use epithet_wire::broker::{AgentInspection, Empty, Inspection, MatchRequest, Request};
+use epithet_wire::display::sanitize_line;
+use std::path::Path;
+
+/// Follows it as far as it leads.
+pub(super) async fn follow(
+    patient: &Patient,
+    inspection: &Inspection,
+    target: &str,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let intent = match patient.ssh.intent(target).await {
+        Ok(intent) => intent,
+        Err(error) => {
+            let said = format!(
+                "ssh does not accept this: {}",
+                sanitize_line(&format!("{error:#}"), 300)
+            );
+            return report.add(Check::broken("ssh -G", said, format!("ssh -G {target}")));
+        }
+    };
+    report.add(gate(inspection, target, &intent))?;
+    if !report.is_sound() {
+        return Ok(());
+    }
+    report.add(reached(patient, inspection, target, &intent))?;
+    if !report.is_sound() {
+        return Ok(());
+    }
+    let (certificate, check) = certificate(patient, inspection, &intent);
+    report.add(check)?;
+    let Some(certificate) = certificate.filter(|_| report.is_sound()) else {
+        return Ok(());
+    };
+    let trial = patient.ssh.trial(target).await?;
+    let offered = Offered {
+        target,
+        host: intent.get("hostname"),
+        port: intent.port(),
+        user: intent.get("user"),
+        ca: &certificate.ca_fingerprint(),
+        key_id: certificate.key_id(),
+    };
+    report.add(handshake::judge(&trial, &offered))
+}
+
+/// Whether the host, as ssh dials it, is one of the broker's.
+fn gate(inspection: &Inspection, target: &str, intent: &Intent) -> Check {
+    let name = "host";
+    let dialled = intent.get("hostname");
+    let patterns = &inspection.hosts.patterns;
+    let parsed = patterns.iter().filter_map(|text| HostPattern::parse(text).ok());
+    let canonical = dialled.trim_end_matches('.').to_ascii_lowercase();
+    let mut covering = parsed.filter(|pattern| pattern.matches(&canonical));
+    if inspection.hosts.source == "everything" {
+        return Check::ok(name, format!("{dialled} is handled, as every host is"));
+    }
+    if let Some(pattern) = covering.next() {
+        return Check::ok(name, format!("{dialled} is handled ({pattern})"));
+    }
+    let typed = target.rsplit_once('@').map_or(target, |(_, host)| host);
+    let why = match typed.eq_ignore_ascii_case(dialled) {
+        true => String::new(),
+        false => format!(", which is what `HostName` in your ssh configuration makes of {typed},"),
+    };
+    Check::broken(
+        name,
+        format!(
+            "{dialled}{why} is none of the hosts that the broker handles: {}",
+            patterns.join(", ")
+        ),
+        match inspection.hosts.source.as_str() {
+            "configuration" => format!(
+                "add {dialled} to `match:` under `agent:` in ~/.epithet/config.yaml, and restart the broker"
+            ),
+            _ => format!("ask whoever runs the CA to add {dialled} to its hosts, or name yours with --match"),
+        },
+    )
+}
+
+/// Whether ssh would ask the broker for this host, and then use the agent that it is given.
+fn reached(patient: &Patient, inspection: &Inspection, target: &str, intent: &Intent) -> Check {
+    let name = "ssh -G";
+    let file = short_path(&patient.ssh.file);
+    let agent = Path::new(intent.get("identityagent"));
+    if !agent.starts_with(&inspection.agent_socket_dir) {
+        let said = match agent.as_os_str().is_empty() {
+            true => format!("ssh does not ask the broker about {target}"),
+            false => format!(
+                "for {target}, ssh uses the agent {} of your configuration, not the broker's",
+                agent.display()
+            ),
+        };
+        return Check::broken(name, said, way_to_reach(patient, &file));
+    }
+    if intent.get("identitiesonly") == "yes" {
+        return Check::broken(
+            name,
+            format!("`IdentitiesOnly yes` holds for {target}, so ssh does not use keys of an agent"),
+            format!("put `IdentitiesOnly no` for this host above it in {file}"),
+        );
+    }
+    if !intent
+        .get("pubkeyacceptedalgorithms")
+        .contains("ed25519-cert-v01")
+    {
+        return Check::broken(
+            name,
+            format!("`PubkeyAcceptedAlgorithms` leaves out certificates for {target}"),
+            format!("add ssh-ed25519-cert-v01@openssh.com to it in {file}"),
+        );
+    }
+    Check::ok(
+        name,
+        format!("ssh asks the broker about {target}, and uses its agent"),
+    )
+}
+
+/// What keeps the generated line from counting.
+fn way_to_reach(patient: &Patient, file: &str) -> String {
+    let text = std::fs::read_to_string(&patient.ssh.file).unwrap_or_default();
+    if standing(&text) != Standing::Counts {
+        return "epithet setup".to_owned();
+    }
+    let setting = text.lines().enumerate().find(|(_, line)| {
+        let line = line.trim().to_ascii_lowercase();
+        line.starts_with("identityagent") || line.starts_with("include") && !line.contains(".epithet/run/")
+    });
+    match setting {
+        Some((index, line)) => format!(
+            "look at line {} of {file}, which sets another agent or includes a file that does: {}",
+            index + 1,
+            sanitize_line(line, 80)
+        ),
+        None => {
+            "ssh -G HOST | grep -i identityagent    (a file in /etc/ssh may set another agent)".to_owned()
+        }
+    }
+}
+
+/// Gets a certificate for this connection as ssh would, and looks at it.
+fn certificate(
+    patient: &Patient,
+    inspection: &Inspection,
+    intent: &Intent,
+) -> (Option<UserCertificate>, Check) {
+    match ask(patient, inspection, intent) {
+        Ok(agent) => match UserCertificate::parse(&agent.certificate) {
+            Ok(certificate) => {
+                let said = format!(
+                    "for {} as {}, key id {}",
+                    agent.remote_host,
+                    certificate.principals().join(", "),
+                    certificate.key_id()
+                );
+                (
+                    Some(certificate),
+                    Check::ok("certificate", sanitize_line(&said, 300)),
+                )
+            }
+            Err(error) => (
+                None,
+                Check::broken("certificate", error.to_string(), "tell whoever runs the CA"),
+            ),
+        },
+        Err(error) => (None, refused(&format!("{error:#}"))),
+    }
+}
+
+/// Asks the broker ssh's question, and then for the agent that came of it.
+fn ask(patient: &Patient, inspection: &Inspection, intent: &Intent) -> anyhow::Result<AgentInspection> {
+    let agent = Path::new(intent.get("identityagent"));
+    let hash = agent
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
+    let choice = BrokerChoice {
+        broker: Some(inspection.socket_path.clone().into()),
+        name: Some(patient.profile.clone()),
+    };
+    let question = MatchRequest {
+        remote_host: intent.get("hostname").to_owned(),
+        remote_user: intent.get("user").to_owned(),
+        port: intent.port().into(),
+        proxy_jump: String::new(),
+        hash: hash.to_owned(),
+        asker: Some(asker("epithet doctor")),
+    };
+    converse(
+        &choice,
+        &Request {
+            match_: Some(question),
+            ..Request::default()
+        },
+    )?;
+    let look = Request {
+        inspect: Some(Empty {}),
+        ..Request::default()
+    };
+    let agents = converse(&choice, &look)?.inspect.unwrap_or_default().agents;
+    agents
+        .into_iter()
+        .find(|agent| agent.hash == hash && !agent.certificate.is_empty())
+        .context("the broker said yes and has no certificate for this connection")
+}
+
+/// Why there is no certificate, in the broker's own words: the last line that begins with `try:` is its advice.
+fn refused(said: &str) -> Check {
+    let name = match said {
+        said if said.starts_with("authentication failed") => "login",
+        said if said.starts_with("access denied") => "policy",
+        said if said.starts_with("no CA is available") => "CA",
+        said if said.contains("CA did not accept") => "token",
+        _ => "certificate",
+    };
+    let (lines, advice): (Vec<&str>, Vec<&str>) = said
+        .lines()
+        .partition(|line| !line.trim_start().starts_with("try: "));
+    let lines: Vec<&str> = lines.into_iter().filter(|line| !line.trim().is_empty()).collect();
+    let advice = advice
+        .last()
+        .and_then(|line| line.trim_start().strip_prefix("try: "));
+    let advice = match (name, advice) {
+        (_, Some(advice)) => advice,
+        ("login", None) => "epithet login",
+        (_, None) => "epithet trace last",
+    };
+    let said = match lines.is_empty() {
+        true => {
+            "the broker says no, without a reason; the CA may have said that this host is none of its own"
+                .to_owned()
+        }
+        false => lines.join("\n"),
+    };
+    Check::broken(name, said, advice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_broker_s_words_become_a_reason_and_its_advice() {
+        let cases = [
+            (
+                "authentication failed: the auth plugin exited with status 3\n  it said: no\n  try: ./x",
+                "login",
+                "./x",
+            ),
+            (
+                "access denied by policy: no rule\n  try: ask whoever runs the policy server for access",
+                "policy",
+                "ask whoever runs the policy server for access",
+            ),
+            ("no CA is available: refused\n  try: check", "CA", "check"),
+            (
+                "the CA did not accept the token of 3 logins",
+                "token",
+                "epithet trace last",
+            ),
+            ("", "certificate", "epithet trace last"),
+        ];
+        for (said, name, advice) in cases {
+            let check = refused(said);
+            assert_eq!(
+                (check.name, check.remedy.as_deref()),
+                (name, Some(advice)),
+                "{said}"
+            );
+            assert!(
+                !check.said.is_empty() && !check.said.contains("try:"),
+                "{}",
+                check.said
+            );
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! A person's `~/.ssh/config`, as far as it concerns us: where the `Include` of the generated file stands, and whether it
+//! counts there (ssh_config(5): the first value of a setting wins; what follows a `Host` or `Match` is for those only).
+
+use std::path::{Path, PathBuf};
+
+/// What the generated files' pattern ends with, however its beginning is written.
+const PATTERN_END: &str = ".epithet/run/*/ssh-config.conf";
+
+/// Where our `Include` stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Above everything that could be in its way.
+    Counts,
+    /// Nowhere.
+    Missing,
+    /// Below a line that takes its effect: its own line, the other's line, and what the other one is.
+    Below {
+        line: usize,
+        other: usize,
+        keyword: String,
+    },
+}
+
+/// Finds the `Include` in a file's text. Lines count from 1.
+pub(crate) fn standing(text: &str) -> Standing {
+    let mut in_the_way: Option<(usize, String)> = None;
+    for (index, line) in text.lines().enumerate() {
+        let (keyword, arguments) = words(line);
+        match keyword.as_str() {
+            "host" | "match" | "identityagent" => {
+                in_the_way.get_or_insert_with(|| (index + 1, line.trim().to_owned()));
+            }
+            "include" if is_ours(arguments) => {
+                return match in_the_way {
+                    None => Standing::Counts,
+                    Some((other, keyword)) => Standing::Below {
+                        line: index + 1,
+                        other,
+                        keyword,
+                    },
+                };
+            }
+            _ => {}
+        }
+    }
+    Standing::Missing
+}
+
+/// Whether an `Include` has nothing but our pattern, so that it can be moved as a line.
+pub(crate) fn is_ours_alone(line: &str) -> bool {
+    let (keyword, arguments) = words(line);
+    keyword == "include" && is_ours(arguments) && arguments.split_whitespace().count() == 1
+}
+
+/// The line to write.
+pub(crate) fn include_line() -> anyhow::Result<String> {
+    let home = crate::config::home()?;
+    // ssh's `~` is the account's home, whatever HOME says.
+    if account_home().is_none_or(|account| account == home) {
+        return Ok(format!("Include ~/{PATTERN_END}"));
+    }
+    let path = home.join(PATTERN_END);
+    let quote = if path.to_string_lossy().contains(' ') {
+        "\""
+    } else {
+        ""
+    };
+    Ok(format!("Include {quote}{}{quote}", path.display()))
+}
+
+/// The home directory of this account, where ssh looks for its files; `None` where the account is not in `/etc/passwd`.
+pub(crate) fn account_home() -> Option<PathBuf> {
+    let accounts = std::fs::read_to_string("/etc/passwd").ok()?;
+    let uid = rustix::process::getuid().as_raw().to_string();
+    let account = accounts
+        .lines()
+        .find(|line| line.split(':').nth(2) == Some(uid.as_str()))?;
+    account.split(':').nth(5).map(|home| Path::new(home).to_owned())
+}
+
+/// A line's keyword in lower case, and what follows it (ssh_config(5): blanks, or one `=` among optional blanks).
+fn words(line: &str) -> (String, &str) {
+    let line = line.trim();
+    if line.starts_with('#') {
+        return (String::new(), "");
+    }
+    let end = line
+        .find(|c: char| c.is_whitespace() || c == '=')
+        .unwrap_or(line.len());
+    let arguments = line[end..].trim_start();
+    let arguments = arguments.strip_prefix('=').unwrap_or(arguments);
+    (line[..end].to_ascii_lowercase(), arguments.trim())
+}
+
+fn is_ours(arguments: &str) -> bool {
+    arguments
+        .split_whitespace()
+        .any(|argument| argument.trim_matches('"').ends_with(PATTERN_END))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_include_counts_only_above_what_could_be_in_its_way() {
+        let include = "Include ~/.epithet/run/*/ssh-config.conf";
+        let below = |line, other, keyword: &str| Standing::Below {
+            line,
+            other,
+            keyword: keyword.into(),
+        };
+        let cases = [
+            (format!("{include}\nHost *\n"), Standing::Counts),
+            (
+                format!("# mine\n\n  include=\"/home/a/.epithet/run/*/ssh-config.conf\""),
+                Standing::Counts,
+            ),
+            (
+                format!("ForwardAgent no\nInclude other ~/.epithet/run/*/ssh-config.conf\n"),
+                Standing::Counts,
+            ),
+            (String::new(), Standing::Missing),
+            (
+                format!("# {include}\nInclude ~/.orbstack/ssh/config\n"),
+                Standing::Missing,
+            ),
+            (
+                format!("Host web\n  User a\n{include}\n"),
+                below(3, 1, "Host web"),
+            ),
+            (format!("match all\n{include}"), below(2, 1, "match all")),
+            (
+                format!("IdentityAgent ~/x\n{include}"),
+                below(2, 1, "IdentityAgent ~/x"),
+            ),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(standing(&text), expected, "{text}");
+        }
+        assert!(is_ours_alone(&format!("  {include}")));
+        assert!(!is_ours_alone("Include a ~/.epithet/run/*/ssh-config.conf"));
+        assert!(!is_ours_alone("Host a"));
+    }
+}
