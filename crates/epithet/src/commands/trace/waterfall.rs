@@ -14,7 +14,7 @@ const TIME: usize = 9;
 /// A bar is at least this wide, whatever the terminal.
 const BAR_MIN: usize = 12;
 /// The least room for a note.
-const NOTE_MIN: usize = 8;
+const NOTE_MIN: usize = 4;
 
 /// What stands behind the sum.
 const IN_ALL: &str = "  in all";
