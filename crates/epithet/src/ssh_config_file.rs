@@ -113,11 +113,11 @@ mod tests {
         let cases = [
             (format!("{include}\nHost *\n"), Standing::Counts),
             (
-                format!("# mine\n\n  include=\"/home/a/.epithet/run/*/ssh-config.conf\""),
+                "# mine\n\n  include=\"/home/a/.epithet/run/*/ssh-config.conf\"".to_owned(),
                 Standing::Counts,
             ),
             (
-                format!("ForwardAgent no\nInclude other ~/.epithet/run/*/ssh-config.conf\n"),
+                "ForwardAgent no\nInclude other ~/.epithet/run/*/ssh-config.conf\n".to_owned(),
                 Standing::Counts,
             ),
             (String::new(), Standing::Missing),

@@ -63,11 +63,14 @@ fn logged_in(said: &Said<'_>, offered: &Offered<'_>) -> Check {
     )
 }
 
+/// The words by which a line is known, and what it means.
+type Row<'a> = (&'a [&'a str], &'a dyn Fn(&str) -> Check);
+
 fn refused(said: &Said<'_>, offered: &Offered<'_>) -> Check {
     let Offered {
         host, port, target, ..
     } = *offered;
-    let rows: [(&[&str], &dyn Fn(&str) -> Check); 9] = [
+    let rows: [Row<'_>; 9] = [
         (&["Could not resolve hostname"], &|_| {
             Check::broken(
                 "network",

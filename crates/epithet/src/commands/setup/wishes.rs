@@ -52,7 +52,7 @@ impl Wishes {
         let mut wishes = Self {
             cas,
             auth: options.auth.clone().map(PluginCommand::Shell),
-            hosts: patterns(&options.match_)?,
+            hosts: patterns("--match", &options.match_)?,
             tls_ca_cert,
             existing,
             advertised: discovered
@@ -183,7 +183,7 @@ fn ask_for_hosts(questions: &Questions) -> anyhow::Result<Vec<HostPattern>> {
         let Some(answer) = questions.ask("Your hosts (like *.example.com; Enter for every host):")? else {
             return Ok(Vec::new());
         };
-        match patterns(&[answer]) {
+        match patterns("a host", &[answer]) {
             Ok(hosts) => return Ok(hosts),
             Err(error) => say(&format!("  {error}"))?,
         }
