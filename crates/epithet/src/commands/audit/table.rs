@@ -134,7 +134,7 @@ mod tests {
 
     fn table(width: Option<usize>) -> Table {
         Table {
-            screen: Screen::plain(),
+            screen: Screen::plain(80),
             width,
         }
     }
