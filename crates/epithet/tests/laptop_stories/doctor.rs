@@ -295,7 +295,7 @@ fn a_ca_that_is_away() {
 /// Answers every request with a CA's key and a time that is this much off.
 fn ca_with_a_clock(ahead: i64) -> String {
     let home = Home::new();
-    let key = KeyPair::generate(home.path(), "ca.key").public_line().to_owned();
+    let key = KeyPair::generate(home.path(), "ca.key").public_line();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     std::thread::spawn(move || {
@@ -456,7 +456,7 @@ fn a_host_that_does_not_trust_the_ca() {
         &story.site.fingerprint(),
     );
 
-    let other = story.laptop.other_key.public_line().to_owned();
+    let other = story.laptop.other_key.public_line();
     let sshd = Sshd::start(SshdSettings {
         authorized_keys: Some(other),
         ..SshdSettings::default()
