@@ -170,8 +170,9 @@ fn the_ca_answers_as_its_document_says() {
     let yes = asking("root", &subject);
     document.asks("/", &yes);
     let large = "x".repeat(epithet_wire::limits::HTTP_BODY_MAX + 1);
-    let cases: [(&Server, &str, &str, &str, &str, u16); 15] = [
+    let cases: [(&Server, &str, &str, &str, &str, u16); 16] = [
         (&ca, "GET", "/", "", "", 200),
+        (&ca, "GET", "/ca-keys", "", "", 200),
         (&ca, "POST", "/", &yes, &company.token, 200),
         (&ca, "POST", "/", &yes, "nonsense", 401),
         (&ca, "POST", "/", &yes, "", 401),
@@ -202,5 +203,28 @@ fn the_ca_answers_as_its_document_says() {
         assert_eq!(answer.status(), status, "{method} {path}: {answer:?}");
         document.saw(method, path, &answer);
     }
+
+    let authorization = format!("Bearer {}", company.token);
+    let again = [
+        ("authorization", authorization.as_str()),
+        ("idempotency-key", "one"),
+    ];
+    for (body, status) in [(&yes, 200), (&yes, 200), (&asking("daemon", &subject), 409)] {
+        let answer = exchange(ca.url(), &request("POST", "/", &again, body.as_bytes()));
+        assert_eq!(answer.status(), status, "{answer:?}");
+        document.saw("POST", "/", &answer);
+    }
+
+    let behind = company.ca(policy.url(), &["--trusted-proxy", "127.0.0.1/32"]);
+    let stranger = [
+        ("authorization", "Bearer nonsense"),
+        ("x-forwarded-for", "203.0.113.9"),
+    ];
+    let refused = (0..1000)
+        .map(|_| exchange(behind.url(), &request("POST", "/", &stranger, yes.as_bytes())))
+        .find(|answer| answer.status() != 401)
+        .expect("too many");
+    assert_eq!(refused.status(), 429, "{refused:?}");
+    document.saw("POST", "/", &refused);
     document.has_nothing_that_was_not_seen();
 }
