@@ -1,7 +1,7 @@
 //! One CA over HTTP: a request for a certificate, the discovery document, and what each answer means.
 
 use crate::ca_address::CaAddress;
-use crate::ca_problem::{no_answer, not_a_ca};
+use crate::ca_problem::{no_answer, not_a_ca, words};
 use crate::dial::Dial;
 use bytes::Bytes;
 use epithet_agent::Clock;
@@ -365,7 +365,7 @@ async fn answer(response: Response, ca: &Url, clock: &Clock) -> CaAnswer {
     if let Some(problem) = head.not_a_ca(&body) {
         return unavailable(problem);
     }
-    let words = sanitize_line(&String::from_utf8_lossy(&body), WORDS_SHOWN);
+    let words = words(&head.content_type, &body, WORDS_SHOWN);
     match status {
         StatusCode::OK => match serde_json::from_slice::<CertificateResponse>(&body) {
             Ok(response) => CaAnswer::Certificate(response.certificate),

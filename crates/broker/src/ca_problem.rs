@@ -121,27 +121,50 @@ pub(crate) fn not_a_ca(
     location: &str,
     body: &[u8],
 ) -> Option<String> {
-    let mut start = String::from_utf8_lossy(&body[..body.len().min(512)]).into_owned();
-    start.make_ascii_lowercase();
-    let start = start.trim_start();
-    let is_page = content_type.trim_start().starts_with("text/html")
-        || start.starts_with("<!doctype html")
-        || start.starts_with("<html");
     if status.is_redirection() {
         let location = sanitize_line(location, 200);
         return Some(format!(
             "it redirects ({status}) to {location}, which is not followed: a token goes nowhere but to the CA. Log in to the network with a browser if it asks for that, or correct the CA's URL"
         ));
     }
-    (status.is_success() && is_page).then(|| {
+    (status.is_success() && is_web_page(content_type, body)).then(|| {
         "it is not a CA: it answered with a web page. If this network has a login page, open it in a browser and log in there; else correct the CA's URL"
             .to_owned()
     })
 }
 
+/// What an answer says, for a person to read: its text in one line, and of a web page only that it is one.
+pub(crate) fn words(content_type: &str, body: &[u8], shown: usize) -> String {
+    if is_web_page(content_type, body) {
+        return "(a web page; a CA answers in plain words: is the CA's URL right?)".to_owned();
+    }
+    sanitize_line(&String::from_utf8_lossy(body), shown)
+}
+
+fn is_web_page(content_type: &str, body: &[u8]) -> bool {
+    let mut start = String::from_utf8_lossy(&body[..body.len().min(512)]).into_owned();
+    start.make_ascii_lowercase();
+    let start = start.trim_start();
+    content_type.trim_start().starts_with("text/html")
+        || start.starts_with("<!doctype html")
+        || start.starts_with("<html")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_web_page_nothing_is_repeated() {
+        for (kind, body) in [("text/html", "<p>no"), ("", "<!DOCTYPE HTML PUBLIC \"-//W3C\">")] {
+            let words = words(kind, body.as_bytes(), 100);
+            assert!(
+                words.starts_with("(a web page") && !words.contains('<'),
+                "{words}"
+            );
+        }
+        assert_eq!(words("text/plain", b"not today\n", 100), "not today");
+    }
 
     /// An error with a source, as HTTP clients wrap them.
     #[derive(Debug)]
