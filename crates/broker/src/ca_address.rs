@@ -32,7 +32,7 @@ pub enum CaAddressError {
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
     /// `unix:` and others.
-    #[error("a CA URL must use http or https, not `{0}`")]
+    #[error("a CA's URL begins with https:// (or with http:// on this machine), not like `{0}`")]
     Scheme(String),
 }
 
@@ -63,9 +63,12 @@ impl CaAddress {
                 )
             }
         };
-        match Endpoint::parse(url)? {
-            Endpoint::Http(url) => Ok(Self { url, priority }),
-            Endpoint::Unix(_) => Err(CaAddressError::Scheme(url.to_owned())),
+        match Endpoint::parse(url) {
+            Ok(Endpoint::Http(url)) => Ok(Self { url, priority }),
+            Ok(Endpoint::Unix(_)) | Err(EndpointError::Scheme(_)) => {
+                Err(CaAddressError::Scheme(url.to_owned()))
+            }
+            Err(error) => Err(error.into()),
         }
     }
 }
@@ -120,7 +123,7 @@ mod tests {
             ("priority=abc:https://ca.example.com", "invalid priority value"),
             ("priority=-10:https://ca.example.com", "non-negative"),
             ("ftp://ca.example.com", "https://"),
-            ("unix:///run/ca.sock", "http or https"),
+            ("unix:///run/ca.sock", "begins with https://"),
             ("http://ca.example.com", "in the clear"),
             ("not-a-url", "not a URL"),
         ];

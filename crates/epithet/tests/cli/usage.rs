@@ -27,7 +27,7 @@ fn a_wrong_command_line_exits_80_and_names_the_flag_on_stderr() {
         ),
         (
             &["agent", "--ca-url", "unix:///ca.sock"],
-            &["--ca-url", "http or https"],
+            &["--ca-url", "begins with https://"],
         ),
         (
             &["agent", "--ca-url", "https://me:secret@ca.example.com"],

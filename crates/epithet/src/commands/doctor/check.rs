@@ -7,7 +7,7 @@ use serde::Serialize;
 use std::io::Write;
 use std::process::ExitCode;
 
-/// Columns of a check's name.
+/// Columns of a check's name; one more stands empty behind it.
 const NAME: usize = 13;
 /// Exit codes: something is to be looked at; something is broken.
 const EXIT_WARNING: u8 = 1;
@@ -170,9 +170,9 @@ fn line(check: &Check, screen: Screen) -> String {
         Verdict::Warning => (Tone::Warning, screen.either("!", "! ")),
         Verdict::Broken => (Tone::Bad, screen.either("\u{2717}", "X ")),
     };
-    let indent = mark.chars().count() + 1 + NAME;
+    let indent = mark.chars().count() + 1 + NAME + 1;
     let said = wrapped(&check.said, screen.width, indent);
-    format!("{} {:<NAME$}{said}\n", screen.paint(tone, mark), check.name)
+    format!("{} {:<NAME$} {said}\n", screen.paint(tone, mark), check.name)
 }
 
 fn print(text: &str) -> anyhow::Result<()> {
@@ -224,6 +224,14 @@ mod tests {
         let well = report(vec![Check::ok("ssh", "fine")]);
         assert_eq!(well.reason(), None);
         assert!(well.last_words().contains("the way to web"));
+    }
+
+    #[test]
+    fn a_name_as_wide_as_its_column_is_apart_from_what_is_said() {
+        for name in ["configuration", "run directory", "CA"] {
+            let line = line(&Check::ok(name, "fine"), Screen::plain(60));
+            assert!(line.contains(&format!("{name} ")), "{line}");
+        }
     }
 
     #[test]
