@@ -52,9 +52,7 @@ pub(crate) fn run(global: &Global, options: OidcOptions) -> anyhow::Result<ExitC
 }
 
 fn probe(issuer: &epithet_oidc::Issuer, http: &epithet_oidc::Http) -> anyhow::Result<ExitCode> {
-    let sheet = crate::runtime::run(1, |_| async {
-        Ok(epithet_oidc::probe::probe(http, issuer).await?)
-    })?;
+    let sheet = crate::runtime::briefly(epithet_oidc::probe::probe(http, issuer))??;
     writeln!(std::io::stdout(), "{sheet}").context("cannot print")?;
     Ok(ExitCode::SUCCESS)
 }

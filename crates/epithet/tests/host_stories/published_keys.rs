@@ -1,11 +1,13 @@
 //! Keys that a CA publishes: fetched, compared, and its clock with them.
 
 use crate::stage::{EtcSsh, Stage};
-use epithet_testkit::{DEADLINE, Finished, KeyPair, Server};
+use epithet_testkit::{DEADLINE, Finished, KeyPair, Server, wait_until};
 use jiff::{Timestamp, ToSpan};
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::process::Stdio;
 
 /// Answers every request with this body, as of a time so many seconds from now.
 fn answering(status: &str, body: String, seconds: i64) -> String {
@@ -26,6 +28,30 @@ fn answering(status: &str, body: String, seconds: i64) -> String {
         }
     });
     url
+}
+
+#[test]
+fn ctrl_c_ends_it_while_a_ca_does_not_answer() {
+    let (stage, etc) = (
+        Stage::new(),
+        EtcSsh::new("Include {folder}/sshd_config.d/*.conf\n"),
+    );
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port is free");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let folder = etc.path().display().to_string();
+    let mut setup = stage
+        .epithet(&["host", "setup", "--ca-url", &url, "--sshd-config-dir", &folder])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("epithet starts");
+    let _asked = listener.accept().expect("it asks the CA");
+    let pid = rustix::process::Pid::from_child(&setup);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it is there");
+    let ended = wait_until(DEADLINE, || setup.try_wait().expect("it can be waited for"));
+    let _ = setup.kill();
+    assert_eq!(ended.and_then(|status| status.signal()), Some(2), "{ended:?}");
 }
 
 #[test]

@@ -81,7 +81,7 @@ fn from_ca(global: &Global, url: &str) -> anyhow::Result<Published> {
     let client = builder.build().context("cannot set up TLS")?;
     let source = url.to_string();
     let (text, ahead) =
-        crate::runtime::run(1, |_| fetch(client, url)).with_context(|| format!("--ca-url {source}"))?;
+        crate::runtime::briefly(fetch(client, url))?.with_context(|| format!("--ca-url {source}"))?;
     let keys =
         keys(&text).with_context(|| format!("--ca-url {source}: the CA did not answer with its keys"))?;
     Ok(Published { source, keys, ahead })
