@@ -135,6 +135,20 @@ async fn a_plugin_that_never_exits_is_ended_at_the_deadline() {
 }
 
 #[tokio::test]
+async fn what_is_being_started_while_the_group_ends_is_ended_too() {
+    for _ in 0..20 {
+        let plugin = hostile(&["forks", "5"]).with_limits(RunLimits {
+            deadline: Duration::from_secs(300),
+            ..SHORT
+        });
+        let (cancel, run) = started(&plugin, "leaf").await;
+        cancel.cancel();
+        assert!(run.await.unwrap().is_err());
+        plugin.assert_nothing_is_left();
+    }
+}
+
+#[tokio::test]
 async fn cancelling_ends_the_whole_group() {
     for (mode, word, expected) in [
         (&["hang"][..], "hanging", "cancelled, forced false"),

@@ -83,30 +83,29 @@ impl Group {
 
     /// Ends the group: SIGTERM, `patience`, SIGKILL. Returns whether SIGKILL was needed.
     ///
-    /// With no patience at all, SIGKILL at once.
+    /// With no patience at all, SIGKILL at once. SIGKILL goes out in any case before the leader is collected: a process
+    /// that was being started when SIGTERM came has not got it (posix_spawn blocks signals meanwhile), and looking for
+    /// what lives can miss it. Nothing can be started past SIGKILL.
     pub(crate) async fn end(mut self, exits: &mut Exits, patience: Duration) -> bool {
+        let mut is_forced = true;
         if !patience.is_zero() {
             let _ = kill_process_group(self.id, Signal::TERM);
             // A stopped process takes SIGTERM only when it is continued.
             let _ = kill_process_group(self.id, Signal::CONT);
-            if self.is_gone_by(exits, Instant::now() + patience).await {
-                self.over = true;
-                return false;
-            }
+            is_forced = !self.is_gone_by(exits, Instant::now() + patience).await;
         }
         let _ = kill_process_group(self.id, Signal::KILL);
-        self.is_gone_by(exits, Instant::now() + KERNEL_PATIENCE).await;
+        if self.is_gone_by(exits, Instant::now() + KERNEL_PATIENCE).await {
+            self.collect();
+        }
         self.over = true;
-        true
+        is_forced
     }
 
-    /// Collects the leader and waits until the group has no member. False when some are left at the deadline.
-    async fn is_gone_by(&mut self, exits: &mut Exits, deadline: Instant) -> bool {
-        if self.leader.is_some() {
-            if timeout_at(deadline, self.exit(exits)).await.is_err() {
-                return false;
-            }
-            self.collect();
+    /// Waits until the leader has exited and no member lives. False when some are left at the deadline.
+    async fn is_gone_by(&self, exits: &mut Exits, deadline: Instant) -> bool {
+        if timeout_at(deadline, self.exit(exits)).await.is_err() {
+            return false;
         }
         let mut pause = Duration::from_millis(1);
         while has_living_member(self.id) {
