@@ -281,7 +281,7 @@ fn at_a_terminal_it_asks_for_what_nobody_said_and_bears_with_mistakes() {
     let mut setup = AtTerminal::begin(&story, "");
     setup.shows("The CA's URL");
     setup.types("\nftp://nonsense\n");
-    setup.shows("must begin with https://");
+    setup.shows("begins with https://");
     setup.types(&format!("http://127.0.0.1:{}\n", epithet_testkit::free_port()));
     setup.shows("does not answer as a CA");
     setup.types(&format!("{}\n", story.site.url()));
