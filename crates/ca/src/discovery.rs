@@ -1,30 +1,39 @@
 //! The discovery document as the CA passes it on: asked for once, kept for as long as policy allows.
 //!
-//! Anybody may ask the CA for it, so without a cache anybody could make the CA sign a request to the policy server.
+//! Anybody may ask the CA for it, so without a cache anybody could make the CA sign a request to the policy server. While
+//! the policy server does not answer, the last document serves: what it says rarely changes, and people would otherwise
+//! wait for it in vain.
 
 use crate::policy_source::{PolicyFailure, PolicySource};
 use axum::body::Bytes;
 use epithet_wire::limits::DISCOVERY_MAX_AGE;
 use http::HeaderValue;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::Mutex;
+use tokio::sync::OwnedMutexGuard;
 
-/// The longest time a document is kept, whatever policy says.
+/// The longest time a document is kept, whatever policy says, and however long the policy server is away.
 const KEEP_MAX: Duration = Duration::from_secs(24 * 3600);
-/// How long a failure is passed on without asking again.
+/// How long an answer says whether the policy server can be reached, and a failure is passed on without asking again.
 const FAILURE: Duration = Duration::from_secs(2);
+/// How long a new document is waited for while there is an old one.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// The discovery document, cached. Whoever comes while it is fetched waits for that one fetch.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct DiscoveryCache {
     policy: PolicySource,
-    kept: Mutex<Option<Kept>>,
+    kept: Arc<Mutex<Kept>>,
+    /// Held by whoever fetches.
+    fetching: Arc<tokio::sync::Mutex<()>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Kept {
-    document: Result<Document, PolicyFailure>,
-    until: Instant,
+    /// The last document, and until when it is as good as a new one.
+    document: Option<(Document, Instant)>,
+    /// What became of the last fetch, and when.
+    last: Option<(Result<(), PolicyFailure>, Instant)>,
 }
 
 /// The document as it is sent.
@@ -34,11 +43,31 @@ pub(crate) struct Document {
     pub(crate) cache_control: HeaderValue,
 }
 
+impl Kept {
+    fn fresh(&self, now: Instant) -> Option<Document> {
+        let (document, until) = self.document.as_ref()?;
+        (now < *until).then(|| document.clone())
+    }
+
+    /// The last document, unless it is too old for anything.
+    fn stale(&self, now: Instant) -> Option<Document> {
+        let (document, until) = self.document.as_ref()?;
+        (now < *until + KEEP_MAX).then(|| document.clone())
+    }
+
+    /// What became of the last fetch, if that was just now.
+    fn lately(&self, now: Instant) -> Option<Result<(), PolicyFailure>> {
+        let (result, at) = self.last.as_ref()?;
+        (now < *at + FAILURE).then(|| result.clone())
+    }
+}
+
 impl DiscoveryCache {
     pub(crate) fn new(policy: PolicySource) -> Self {
         Self {
             policy,
-            kept: Mutex::default(),
+            kept: Arc::default(),
+            fetching: Arc::default(),
         }
     }
 
@@ -46,18 +75,72 @@ impl DiscoveryCache {
         if matches!(self.policy, PolicySource::Local(_)) {
             return self.fetch().await.map(|(document, _)| document);
         }
-        let mut kept = self.kept.lock().await;
-        if let Some(kept) = kept.as_ref().filter(|kept| Instant::now() < kept.until) {
-            return kept.document.clone();
+        let now = Instant::now();
+        let (stale, failure) = {
+            let kept = self.kept();
+            if let Some(document) = kept.fresh(now) {
+                return Ok(document);
+            }
+            (kept.stale(now), kept.lately(now).and_then(Result::err))
+        };
+        match (stale, failure) {
+            (Some(stale), Some(_)) => Ok(stale),
+            (Some(stale), None) => {
+                if let Ok(turn) = Arc::clone(&self.fetching).try_lock_owned() {
+                    // It goes on when nobody waits for it any more.
+                    let fetched = tokio::spawn(self.clone().renew(turn));
+                    if let Ok(Ok(Ok(document))) = tokio::time::timeout(PATIENCE, fetched).await {
+                        return Ok(document);
+                    }
+                }
+                Ok(stale)
+            }
+            (None, Some(failure)) => Err(failure),
+            (None, None) => {
+                let turn = Arc::clone(&self.fetching).lock_owned().await;
+                let now = Instant::now();
+                let (fresh, failure) = {
+                    let kept = self.kept();
+                    (kept.fresh(now), kept.lately(now).and_then(Result::err))
+                };
+                match (fresh, failure) {
+                    (Some(document), _) => Ok(document),
+                    (None, Some(failure)) => Err(failure),
+                    (None, None) => self.clone().renew(turn).await,
+                }
+            }
         }
+    }
+
+    /// Whether the policy server answers now, or did within the last two seconds.
+    pub(crate) async fn reachable(&self) -> Result<(), PolicyFailure> {
+        if let Some(lately) = self.kept().lately(Instant::now()) {
+            return lately;
+        }
+        let turn = Arc::clone(&self.fetching).lock_owned().await;
+        if let Some(lately) = self.kept().lately(Instant::now()) {
+            return lately;
+        }
+        self.clone().renew(turn).await.map(|_| ())
+    }
+
+    /// Fetches it, and keeps it or the failure.
+    async fn renew(self, turn: OwnedMutexGuard<()>) -> Result<Document, PolicyFailure> {
         let fetched = self.fetch().await;
-        let age = fetched.as_ref().map_or(FAILURE, |(_, age)| *age);
-        let document = fetched.map(|(document, _)| document);
-        *kept = Some(Kept {
-            document: document.clone(),
-            until: Instant::now() + age,
+        let now = Instant::now();
+        let mut kept = self.kept();
+        kept.last = Some((fetched.as_ref().map(|_| ()).map_err(Clone::clone), now));
+        let renewed = fetched.map(|(document, age)| {
+            kept.document = Some((document.clone(), now + age));
+            document
         });
-        document
+        drop(kept);
+        drop(turn);
+        renewed
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn fetch(&self) -> Result<(Document, Duration), PolicyFailure> {

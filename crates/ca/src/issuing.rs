@@ -15,10 +15,12 @@ use epithet_wire::{RequestId, Token};
 use http::{Extensions, StatusCode};
 use jiff::Timestamp;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The longest reason in an audit line, in characters.
 const REASON_MAX: usize = 1000;
+/// When to ask again after there was no room to wait for policy.
+const BUSY: Duration = Duration::from_secs(1);
 
 /// Everything that issuing needs.
 pub(crate) struct Issuing {
@@ -41,6 +43,8 @@ pub(crate) enum Outcome {
 pub(crate) struct Refused {
     pub(crate) status: StatusCode,
     pub(crate) message: String,
+    /// When it is worth asking again, if that is known.
+    pub(crate) retry_after: Option<Duration>,
     reason: String,
     grounds: Option<Box<Grounds>>,
 }
@@ -234,6 +238,7 @@ impl Refused {
             status,
             reason: sanitize_line(&message, REASON_MAX),
             message,
+            retry_after: None,
             grounds: None,
         }
     }
@@ -243,6 +248,7 @@ impl Refused {
         Self {
             status,
             message,
+            retry_after: None,
             reason: sanitize_line(&reason.to_string(), REASON_MAX),
             grounds: None,
         }
@@ -275,6 +281,14 @@ impl Refused {
                 let message = message("the policy server cannot be reached");
                 Self::private(StatusCode::SERVICE_UNAVAILABLE, message, &failure)
             }
+            // Logged once, by the client.
+            PolicyFailure::Busy(_) => Self {
+                retry_after: Some(BUSY),
+                ..Self::plain(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    message("the policy server does not keep up; try again in a moment"),
+                )
+            },
             PolicyFailure::Garbled(_) => {
                 tracing::error!(request_id = %id, %failure, "no decision");
                 let message = message("the policy server's answer cannot be used");

@@ -49,6 +49,7 @@ mod reply_token;
 mod routes;
 mod service_token;
 mod unix_client;
+mod waiting;
 
 #[doc(hidden)]
 pub use asked::is_request;

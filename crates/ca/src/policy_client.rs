@@ -7,17 +7,18 @@ use crate::policy_source::{PolicyFailure, PolicyRefusal};
 use crate::reply_token::{self, Received};
 use crate::service_token::ServiceTokens;
 use crate::unix_client::UnixClient;
+use crate::waiting::Waiting;
 use axum::body::Bytes;
 use epithet_ssh::{CaPublicKey, CaSigner};
 use epithet_wire::ca::{Discovery, REQUEST_ID_HEADER};
-use epithet_wire::limits::{HTTP_BODY_MAX, POLICY_DEADLINE};
+use epithet_wire::limits::{HTTP_BODY_MAX, POLICY_DEADLINE, POLICY_WAITING_MAX};
 use epithet_wire::policy::{GROUNDS_HEADER, Grounds, PolicyRequest, PolicyResponse, REPLY_SIGNATURE_HEADER};
 use epithet_wire::{ConnectionFields, Endpoint, RequestId, Token};
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body_util::Full;
 use reqwest::{Certificate, Client, redirect};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use url::{Position, Url};
 use zeroize::Zeroizing;
 
@@ -40,6 +41,7 @@ pub struct PolicyClient {
     /// The keys that answers are signed with, when they have to be.
     reply_keys: Vec<CaPublicKey>,
     deadline: Duration,
+    waiting: Waiting,
 }
 
 /// How the policy server is reached.
@@ -118,6 +120,7 @@ impl PolicyClient {
             transport,
             reply_keys: Vec::new(),
             deadline: POLICY_DEADLINE,
+            waiting: Waiting::new(POLICY_WAITING_MAX),
         })
     }
 
@@ -147,9 +150,15 @@ impl PolicyClient {
         connection: &ConnectionFields,
         request_id: &RequestId,
     ) -> Result<PolicyResponse, PolicyFailure> {
+        let place = self.waiting.enter(Instant::now())?;
         let request = PolicyRequest::new(token, connection.clone());
         let body = Zeroizing::new(serde_json::to_vec(&request).map_err(|error| garbled(&error))?);
-        let answer = self.ask(Method::POST, &body, Some(request_id)).await?;
+        let answer = tokio::select! {
+            biased;
+            answer = self.ask(Method::POST, &body, Some(request_id)) => answer?,
+            () = place.is_lost() => return Err(PolicyFailure::Busy(POLICY_WAITING_MAX)),
+        };
+        place.answered();
         if answer.status == StatusCode::OK {
             return serde_json::from_slice(&answer.body).map_err(|error| garbled(&error));
         }

@@ -36,6 +36,9 @@ pub enum PolicyFailure {
     /// No answer, or none in time.
     #[error("the policy server cannot be reached: {0}")]
     Unreachable(String),
+    /// As many requests as may wait for an answer do.
+    #[error("{0} requests wait for the policy server")]
+    Busy(usize),
     /// An answer that is none.
     #[error("the policy server's answer cannot be used: {0}")]
     Garbled(String),

@@ -126,14 +126,22 @@ impl Ca {
             .map_err(|error| Box::new(text(error.status(), error.to_string())))?;
         let asked = Asked::read(&body).map_err(bad)?;
         let repeatable = key.map(|key| Repeatable { key, body: &body });
-        let outcome = self
-            .issuing
-            .issue_once(&asked, &token, repeatable, &parts.extensions)
-            .await;
+        // Boxed, so that a client that is slow to send its body costs only what reading it needs.
+        let issuing = Box::pin(
+            self.issuing
+                .issue_once(&asked, &token, repeatable, &parts.extensions),
+        );
+        let outcome = issuing.await;
         let (issued, name) = match outcome {
             Outcome::Issued(issued) => (issued, "issued"),
             Outcome::Repeated(issued) => (issued, "repeated"),
-            Outcome::Refused(refused) => return Err(Box::new(text(refused.status, refused.message))),
+            Outcome::Refused(refused) => {
+                let mut response = text(refused.status, refused.message);
+                if let Some(wait) = refused.retry_after {
+                    retry_after(&mut response, wait);
+                }
+                return Err(Box::new(response));
+            }
         };
         let certificate = CertificateResponse {
             certificate: issued.certificate.line() + "\n",
@@ -171,9 +179,8 @@ impl Ca {
             PolicySource::Local(policy) => policy.ready().await,
             PolicySource::Remote(_) => self
                 .discovery
-                .get()
+                .reachable()
                 .await
-                .map(|_| ())
                 .map_err(|error| public_reason(&error)),
         };
         match policy {
@@ -193,11 +200,16 @@ fn too_many(wait: Duration) -> Response {
         StatusCode::TOO_MANY_REQUESTS,
         "too many tokens from this address were refused; wait, and log in again",
     );
+    retry_after(&mut response, wait);
+    response
+}
+
+/// Whole seconds, and none too few.
+fn retry_after(response: &mut Response, wait: Duration) {
     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
     response
         .headers_mut()
         .insert(RETRY_AFTER, HeaderValue::from(seconds));
-    response
 }
 
 /// What anybody may know of a failure: nothing about where the policy server is.
@@ -212,6 +224,7 @@ fn public_reason(failure: &PolicyFailure) -> String {
         }
         PolicyFailure::NotTrusted(_) => "the policy server does not accept this CA".to_owned(),
         PolicyFailure::Unsigned(_) => "the CA's key cannot be used".to_owned(),
+        PolicyFailure::Busy(_) => "the policy server does not keep up".to_owned(),
         PolicyFailure::Unreachable(_) => "the policy server cannot be reached".to_owned(),
         PolicyFailure::Garbled(_) => "the policy server's answer cannot be used".to_owned(),
     }

@@ -1,28 +1,32 @@
 //! The accept loop: one task per connection, bounded in number and in time, ended gently.
 
+use crate::activity::Activity;
 use crate::admission::{Admission, Admitted};
 use crate::forwarded::{self, TrustedProxy};
 use crate::listener::{Listener, Stream};
 use crate::request::{ClientAddress, new_request_id};
 use crate::tls::Tls;
+use crate::write_deadline::WriteDeadline;
 use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
 use epithet_wire::RequestId;
 use epithet_wire::limits::{
-    DRAIN, HTTP_CONNECTIONS, HTTP_CONNECTIONS_PER_ADDRESS, HTTP_HEADER_MAX, HTTP_READ_DEADLINE,
+    DRAIN, HTTP_CONNECTIONS, HTTP_CONNECTIONS_PER_ADDRESS, HTTP_GOODBYE, HTTP_HEADER_MAX, HTTP_LAST_CALL,
+    HTTP_READ_DEADLINE, HTTP_WRITE_DEADLINE, HTTP2_IDLE,
 };
-use http::{HeaderName, HeaderValue, Request};
+use http::header::CONNECTION;
+use http::{HeaderName, HeaderValue, Request, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
@@ -31,8 +35,14 @@ use tower::Service;
 const REQUEST_ID: HeaderName = HeaderName::from_static("epithet-request-id");
 /// Requests at once on one HTTP/2 connection.
 const STREAMS: u32 = 64;
+/// What a client may send on one stream, and on all of a connection, before a handler has read it. No body is larger than
+/// the first.
+const STREAM_WINDOW: u32 = 128 * 1024;
+const CONNECTION_WINDOW: u32 = 2 * STREAM_WINDOW;
 /// Silence after which an HTTP/2 peer is asked whether it is still there.
 const PING_EVERY: Duration = Duration::from_secs(20);
+/// What a server that stops says with its last answer on a connection.
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
 /// The pause after the first failed accept, doubled up to the second while they go on failing.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
@@ -45,6 +55,14 @@ pub struct Settings {
     pub connections_per_address: usize,
     /// How long a client may take for a TLS handshake, for a request's headers, and between two requests.
     pub read_deadline: Duration,
+    /// How long a client may leave unread what it was sent. On HTTP/2 it has to answer pings as well.
+    pub write_deadline: Duration,
+    /// How long an HTTP/2 connection is kept on which nothing is asked, though its client answers pings.
+    pub idle: Duration,
+    /// Once the server is told to stop, how long clients are taken in that the system has connected already.
+    pub last_call: Duration,
+    /// How long an HTTP/1.1 connection may then bring one more request.
+    pub goodbye: Duration,
     /// How long requests in flight may go on once the server is told to stop.
     pub drain: Duration,
     /// Proxies whose `X-Forwarded-For` is believed, and whose connections are not counted.
@@ -59,6 +77,10 @@ impl Default for Settings {
             connections: HTTP_CONNECTIONS,
             connections_per_address: HTTP_CONNECTIONS_PER_ADDRESS,
             read_deadline: HTTP_READ_DEADLINE,
+            write_deadline: HTTP_WRITE_DEADLINE,
+            idle: HTTP2_IDLE,
+            last_call: HTTP_LAST_CALL,
+            goodbye: HTTP_GOODBYE,
             drain: DRAIN,
             trusted_proxies: Vec::new(),
             tls: None,
@@ -80,8 +102,10 @@ pub async fn serve(listener: Listener, router: Router, settings: Settings, stop:
         abandon: CancellationToken::new(),
     });
     let connections = TaskTracker::new();
-    stop.run_until_cancelled(accept_all(&listener, &admission, &connections, &shared))
-        .await;
+    let accepting = accept_all(&listener, &admission, &connections, &shared);
+    stop.run_until_cancelled(accepting).await;
+    let waiting = accept_all(&listener, &admission, &connections, &shared);
+    let _ = tokio::time::timeout(shared.settings.last_call, waiting).await;
     drop(listener);
     connections.close();
     if tokio::time::timeout(drain, connections.wait()).await.is_err() {
@@ -134,31 +158,34 @@ fn is_the_clients_affair(error: &io::Error) -> bool {
     )
 }
 
+/// One connection from its first byte to its last. What a protocol needs is allocated when that protocol is spoken: an idle
+/// connection costs what it has, and not what the largest of all would have.
 async fn connection(stream: Stream, client: ClientAddress, admitted: Admitted, shared: Arc<Shared>) {
-    let work = async {
-        match (stream, &shared.settings.tls) {
-            (Stream::Tcp(stream), None) => http1(stream, client, &shared).await,
-            (Stream::Unix(stream), _) => http1(stream, client, &shared).await,
-            (Stream::Tcp(stream), Some(tls)) => {
-                let handshake = tls.acceptor().accept(stream);
-                match tokio::time::timeout(shared.settings.read_deadline, handshake).await {
-                    Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
-                        http2(stream, client, &shared).await;
-                    }
-                    Ok(Ok(stream)) => http1(stream, client, &shared).await,
-                    Ok(Err(error)) => tracing::debug!(%client, %error, "TLS handshake failed"),
-                    Err(_) => tracing::debug!(%client, "TLS handshake took too long"),
-                }
-            }
-        }
+    let work: Pin<Box<dyn Future<Output = ()> + Send + '_>> = match (stream, &shared.settings.tls) {
+        (Stream::Tcp(stream), None) => Box::pin(http1(stream, client, &shared)),
+        (Stream::Unix(stream), _) => Box::pin(http1(stream, client, &shared)),
+        (Stream::Tcp(stream), Some(tls)) => Box::pin(over_tls(stream, tls, client, &shared)),
     };
     // Dropping the work closes the connection, whatever it was doing.
     shared.abandon.run_until_cancelled(work).await;
     drop(admitted);
 }
 
+async fn over_tls(stream: TcpStream, tls: &Tls, client: ClientAddress, shared: &Arc<Shared>) {
+    let handshake = Box::pin(tls.acceptor().accept(stream));
+    match tokio::time::timeout(shared.settings.read_deadline, handshake).await {
+        Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+            Box::pin(http2(Box::new(stream), client, shared)).await;
+        }
+        Ok(Ok(stream)) => Box::pin(http1(Box::new(stream), client, shared)).await,
+        Ok(Err(error)) => tracing::debug!(%client, %error, "TLS handshake failed"),
+        Err(_) => tracing::debug!(%client, "TLS handshake took too long"),
+    }
+}
+
 async fn http1(stream: impl AsyncRead + AsyncWrite + Unpin, client: ClientAddress, shared: &Arc<Shared>) {
     let service = service_fn(|request| answer(shared, request, client));
+    let stream = WriteDeadline::new(stream, shared.settings.write_deadline);
     let mut connection = pin!(
         hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
@@ -167,22 +194,33 @@ async fn http1(stream: impl AsyncRead + AsyncWrite + Unpin, client: ClientAddres
             .serve_connection(TokioIo::new(stream), service)
     );
     let ended = tokio::select! {
+        // A request that has arrived when the stop does is read first.
+        biased;
         ended = connection.as_mut() => ended,
         () = shared.stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            // One that is on its way is answered, with the word that it was the last; only then silence is an end.
+            match tokio::time::timeout(shared.settings.goodbye, connection.as_mut()).await {
+                Ok(ended) => ended,
+                Err(_) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
         }
     };
     log_early_end(client, ended);
 }
 
 async fn http2(stream: impl AsyncRead + AsyncWrite + Unpin, client: ClientAddress, shared: &Arc<Shared>) {
-    let begun = Arc::new(AtomicBool::new(false));
-    let (shared_by_all, seen) = (Arc::clone(shared), Arc::clone(&begun));
+    let activity = Arc::new(Activity::default());
+    let (shared_by_all, busy) = (Arc::clone(shared), Arc::clone(&activity));
     let service = service_fn(move |request| {
-        seen.store(true, Ordering::Relaxed);
-        let shared = Arc::clone(&shared_by_all);
-        async move { answer(&shared, request, client).await }
+        let (shared, begun) = (Arc::clone(&shared_by_all), busy.begin());
+        async move {
+            let answered = answer(&shared, request, client).await;
+            drop(begun);
+            answered
+        }
     });
     let mut connection = pin!(
         hyper::server::conn::http2::Builder::new(TokioExecutor::new())
@@ -191,17 +229,19 @@ async fn http2(stream: impl AsyncRead + AsyncWrite + Unpin, client: ClientAddres
             .keep_alive_timeout(shared.settings.read_deadline)
             .max_concurrent_streams(STREAMS)
             .max_header_list_size(u32::try_from(HTTP_HEADER_MAX).unwrap_or(u32::MAX))
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .serve_connection(TokioIo::new(stream), service)
     );
-    let silence = async {
-        tokio::time::sleep(shared.settings.read_deadline).await;
-        if begun.load(Ordering::Relaxed) {
-            std::future::pending::<()>().await;
-        }
-    };
+    let first = shared.settings.read_deadline;
     let ended = tokio::select! {
+        biased;
         ended = connection.as_mut() => ended,
-        () = silence => Ok(()),
+        () = activity.silence(first, shared.settings.idle) => {
+            connection.as_mut().graceful_shutdown();
+            // Who says nothing may not take the goodbye either.
+            tokio::time::timeout(first, connection).await.unwrap_or(Ok(()))
+        }
         () = shared.stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -229,12 +269,16 @@ async fn answer(
         .and_then(|value| RequestId::parse(value.to_str().ok()?).ok());
     let id = given.unwrap_or_else(new_request_id);
     let name = HeaderValue::from_str(id.as_str());
+    let is_http1 = request.version() <= Version::HTTP_11;
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(id);
     request.extensions_mut().insert(client);
     let mut response = shared.router.clone().call(request).await?;
     if let Ok(name) = name {
         response.headers_mut().insert(REQUEST_ID, name);
+    }
+    if is_http1 && shared.stop.is_cancelled() {
+        response.headers_mut().insert(CONNECTION, CLOSE);
     }
     Ok(response)
 }

@@ -22,6 +22,7 @@
 //! ```
 
 mod accept;
+mod activity;
 mod admission;
 mod answer;
 mod forwarded;
@@ -31,6 +32,7 @@ mod metrics;
 mod request;
 mod tls;
 mod tls_expiry;
+mod write_deadline;
 
 pub use accept::{Settings, serve};
 pub use answer::{json, method_not_allowed, text};

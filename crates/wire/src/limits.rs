@@ -149,6 +149,14 @@ pub const GROUNDS_MAX: usize = 8 * 1024;
 pub const HTTP_HEADER_MAX: usize = TOKEN_MAX / 3 * 4 + 16 * 1024;
 /// How long a client may take to send its headers, and its body.
 pub const HTTP_READ_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a client may leave unread what it was sent; its connection is closed then.
+pub const HTTP_WRITE_DEADLINE: Duration = Duration::from_secs(30);
+/// After SIGTERM, how long clients are taken in that the system has connected already.
+pub const HTTP_LAST_CALL: Duration = Duration::from_millis(20);
+/// After SIGTERM, how long an HTTP/1.1 connection may bring one more request, which may have been on its way.
+pub const HTTP_GOODBYE: Duration = Duration::from_millis(250);
+/// How long an HTTP/2 connection is kept on which nothing is asked: longer than the broker keeps one ([`CA_IDLE`]).
+pub const HTTP2_IDLE: Duration = Duration::from_secs(120);
 /// Open connections of a server, and of one address.
 pub const HTTP_CONNECTIONS: usize = 4096;
 /// Open connections from one address that is not this machine.
@@ -177,6 +185,11 @@ pub const HEDGE_UNKNOWN: Duration = Duration::from_secs(2);
 pub const CA_COOLDOWN: Duration = Duration::from_secs(60);
 /// How long the CA waits for the policy server.
 pub const POLICY_DEADLINE: Duration = Duration::from_secs(5);
+/// What the configuration may make of [`POLICY_DEADLINE`]: the broker waits [`CA_DEADLINE`] for the CA.
+pub const POLICY_DEADLINE_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+/// Requests of a CA that wait for the policy server at once, each with a connection of its own; more get 503 at once. A quarter
+/// of [`HTTP_CONNECTIONS`], so that those who need no policy find room.
+pub const POLICY_WAITING_MAX: usize = HTTP_CONNECTIONS / 4;
 /// The life of the CA's own token towards the policy server.
 pub const SERVICE_TOKEN_LIFE: Duration = Duration::from_secs(60);
 /// How far two servers' clocks may be apart.

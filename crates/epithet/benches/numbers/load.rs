@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+/// A host that the rules are about.
+pub(crate) const GOOD_HOST: &str = "web.example.com";
 const CONNECTIONS: usize = 32;
 const WARM_UP: Duration = Duration::from_secs(2);
 const MEASURED: Duration = Duration::from_secs(10);
@@ -74,7 +76,7 @@ fn measure(server: &Server, token: &str, connections: usize, slow: usize) -> Vec
         .trim_start_matches("http://")
         .parse()
         .expect("an address");
-    let request = request(address, token);
+    let request = request(address, token, GOOD_HOST);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -104,9 +106,10 @@ fn size(path: &str) -> f64 {
     std::fs::metadata(path).map_or(0.0, |metadata| metadata.len() as f64 / 1e6)
 }
 
-fn request(address: SocketAddr, token: &str) -> Vec<u8> {
+/// A request for a certificate for root at `host`.
+pub(crate) fn request(address: SocketAddr, token: &str, host: &str) -> Vec<u8> {
     let body = format!(
-        r#"{{"publicKey":"{KEY}\n","connection":{{"remoteHost":"web.example.com","remoteUser":"root","port":22,"proxyJump":"","hash":"{}"}}}}"#,
+        r#"{{"publicKey":"{KEY}\n","connection":{{"remoteHost":"{host}","remoteUser":"root","port":22,"proxyJump":"","hash":"{}"}}}}"#,
         crate::house::hash(7)
     );
     let length = body.len();
@@ -137,7 +140,7 @@ async fn never_finish(address: SocketAddr, request: Vec<u8>, number: usize) {
 }
 
 /// One connection that asks again as soon as it was answered; the latencies of the measured time.
-async fn client(
+pub(crate) async fn client(
     address: SocketAddr,
     request: Vec<u8>,
     from: Instant,
@@ -160,7 +163,7 @@ async fn client(
 }
 
 /// Reads one response, which must be a 200 with a length.
-async fn answered(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<()> {
+pub(crate) async fn answered(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<()> {
     let bad = |problem: &str| io::Error::new(io::ErrorKind::InvalidData, problem.to_owned());
     let mut filled = 0;
     loop {

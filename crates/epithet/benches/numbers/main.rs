@@ -4,6 +4,7 @@
 
 #![expect(clippy::print_stdout, reason = "prints its figures")]
 
+mod black_hole;
 mod crowd;
 mod distance;
 mod first_connection;
@@ -29,7 +30,7 @@ fn main() {
     }
     println!("machine: {} cores, {}", cores(), kernel());
     let mut house = House::build();
-    let parts: [Part; 9] = [
+    let parts: [Part; 10] = [
         ("signing", |_| signing::run()),
         ("matching", |house| matching::run(house)),
         ("minting", |house| minting::run(house)),
@@ -37,6 +38,7 @@ fn main() {
         ("crowd", |house| crowd::run(house)),
         ("signatures", |house| signatures::run(house)),
         ("load", |house| load::run(house)),
+        ("black_hole", |house| black_hole::run(house)),
         ("memory", |house| memory::run(house)),
         ("many_agents", |house| many_agents::run(house)),
     ];

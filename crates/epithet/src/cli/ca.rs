@@ -49,6 +49,9 @@ pub(crate) struct ServeCaOptions {
     /// The policy server: https://..., http:// to this machine, or unix:///path
     #[arg(short, long, value_name = "URL", env = "POLICY_URL")]
     pub(crate) policy: Option<String>,
+    /// How long to wait for the policy server's decision, from 1s to 10s; then it is 503 [default: 5s]
+    #[arg(long, value_name = "DURATION", env = "EPITHET_POLICY_TIMEOUT", value_parser = duration)]
+    pub(crate) policy_timeout: Option<Duration>,
     /// Believe only answers of the policy server that are signed with this key (its --reply-key), given as a .pub file or a line (ssh-ed25519 AAAA...); may be repeated
     #[arg(long, value_name = "KEY", env = "EPITHET_POLICY_KEY")]
     pub(crate) policy_key: Vec<String>,
@@ -119,8 +122,9 @@ const ROTATE_HELP: &str = "\
 How a CA's key is exchanged without a login that fails, in six steps:
   1. make a new key:          ssh-keygen -t ed25519 -N '' -f /etc/epithet/ca-2.key
   2. publish it:              epithet ca --key OLD --key NEW      (restart; OLD still signs)
-  3. hosts trust both:        curl https://ca.example.com > /etc/ssh/epithet-ca.pub     (on every host)
-                              a policy server that has the CA's URL as --ca-pubkey learns the key by itself
+  3. hosts trust both:        epithet host setup --ca-url https://ca.example.com --apply     (on every host)
+                              a policy server that has the CA's URL as --ca-pubkey learns the key by itself;
+                              where that is a file, write both keys into it and send SIGHUP
   4. NEW signs:               epithet ca --key NEW --key OLD      (restart)
   5. wait for --max-ttl:      certificates by OLD end
   6. forget OLD:              epithet ca --key NEW                (restart), then step 3 again

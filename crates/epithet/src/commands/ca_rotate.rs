@@ -162,15 +162,23 @@ impl Standing {
                     .join(", "),
             };
             text += &format!("{host}: {verdict}\n");
+            // Another CA's, perhaps; but one that this CA has forgotten opens the host for whoever finds it.
+            let known = |key: &&CaPublicKey| self.published.contains(key) || self.next.as_ref() == Some(key);
+            for key in trusted.iter().filter(|key| !known(key)) {
+                text += &format!(
+                    "{host}: trusts {} as well, which this CA does not publish; if it was this CA's, take it out\n",
+                    key.fingerprint()
+                );
+            }
         }
         text += &match self.step() {
             Step::Publish => "Next, step 2: publish the new key beside the old one and restart the CA: --key OLD --key NEW\n".to_owned(),
             Step::Trust(hosts) => format!(
-                "Next, step 3: have these trust what the CA publishes (curl CA-URL > /etc/ssh/epithet-ca.pub): {}\n",
+                "Next, step 3: have these trust what the CA publishes (there: epithet host setup --ca-url CA-URL --apply): {}\n",
                 hosts.join(", ")
             ),
-            Step::Sign if self.hosts.is_empty() => "Next, step 3: have every host trust both keys (curl CA-URL > /etc/ssh/epithet-ca.pub; check with --trusted FILE). When they do, step 4: --key NEW --key OLD, and restart the CA\n".to_owned(),
-            Step::Sign => "Next, step 4: let the new key sign and restart the CA: --key NEW --key OLD\n".to_owned(),
+            Step::Sign if self.hosts.is_empty() => "Next, step 3: have every host trust both keys (there: epithet host setup --ca-url CA-URL --apply; check with --trusted FILE), and the policy server too, if a file is its --ca-pubkey. When they do, step 4: --key NEW --key OLD, and restart the CA\n".to_owned(),
+            Step::Sign => "Next, step 4: let the new key sign and restart the CA: --key NEW --key OLD (a policy server that has a file as --ca-pubkey needs both keys in it first)\n".to_owned(),
             Step::Forget if self.next.is_some() => "Next, step 5 and 6: wait until certificates by the old key have ended (--max-ttl), name only --key NEW, restart the CA, and have hosts fetch the keys again\n".to_owned(),
             Step::Forget => "A rotation is under way. Name the key to come with --next to see which step is next\n".to_owned(),
             Step::Done => "Nothing is left to do.\n".to_owned(),
@@ -183,6 +191,22 @@ impl Standing {
 mod tests {
     use super::*;
     use epithet_ssh::CaKey;
+
+    #[test]
+    fn a_key_that_a_host_still_trusts_and_nobody_publishes_is_pointed_out() {
+        let [old, new] = [(), ()].map(|()| CaKey::generate_ed25519().unwrap().public().clone());
+        let standing = Standing {
+            published: vec![new.clone()],
+            next: None,
+            hosts: vec![("web".to_owned(), vec![old.clone(), new])],
+        };
+        let told = standing.described();
+        assert!(
+            told.contains(&format!("web: trusts {} as well", old.fingerprint())),
+            "{told}"
+        );
+        assert_eq!(standing.step(), Step::Done);
+    }
 
     #[test]
     fn each_state_has_its_step() {

@@ -15,6 +15,7 @@ use epithet_ca::{PolicyClient, PolicySource};
 use epithet_policy::{Document, Lifetime, Policy, ServiceTokens};
 use epithet_serve::{Settings, Tls};
 use epithet_wire::Endpoint;
+use epithet_wire::limits::{CA_DEADLINE, POLICY_DEADLINE, POLICY_DEADLINE_RANGE};
 use in_process::InProcess;
 use issuing::{Issuing, serve};
 use numbers::Reloads;
@@ -23,6 +24,7 @@ use reload::{Callers, Reload, Rules};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 use tracing_subscriber::filter::LevelFilter;
 
 /// Where the CA's key is unless it is named.
@@ -39,7 +41,7 @@ pub(crate) fn ca(global: &Global, options: ServeCaOptions) -> anyhow::Result<Exi
     let keys = names(options.key, section.key.as_ref());
     let roots = roots(global, &config)?;
     crate::runtime::run(threads(), |ending| async move {
-        let mut passphrases = Passphrases::new(options.issuing.key_passphrase_fd);
+        let mut passphrases = Passphrases::new(options.issuing.key_passphrase_fd, &ending);
         let keys = ca_keys::load(&keys, "--key", &mut passphrases).await?;
         let Some(policy) = options.policy.or_else(|| section.policy.clone()) else {
             bail!(
@@ -51,7 +53,9 @@ pub(crate) fn ca(global: &Global, options: ServeCaOptions) -> anyhow::Result<Exi
             Some(named) if options.policy_key.is_empty() => &named.0,
             _ => &options.policy_key,
         };
+        let configured = section.policy_timeout.as_ref().map(|text| text.0.0);
         let client = PolicyClient::new(&endpoint, keys.signer.clone(), roots.as_deref())?
+            .with_deadline(policy_deadline(options.policy_timeout.or(configured))?)
             .with_reply_keys(ca_keys::named(policy_keys, "--policy-key")?);
         let issuing = Issuing::gather(options.issuing, section.issuing())?;
         let listen = options.listen.or_else(|| section.listen.clone());
@@ -60,6 +64,21 @@ pub(crate) fn ca(global: &Global, options: ServeCaOptions) -> anyhow::Result<Exi
             .serve(keys, PolicySource::remote(client), None, &listen, ending)
             .await
     })
+}
+
+/// How long policy may take.
+fn policy_deadline(named: Option<Duration>) -> anyhow::Result<Duration> {
+    let (least, most) = POLICY_DEADLINE_RANGE;
+    let deadline = named.unwrap_or(POLICY_DEADLINE);
+    if !(least..=most).contains(&deadline) {
+        bail!(
+            "--policy-timeout must be from {}s to {}s: clients wait {}s for the CA",
+            least.as_secs(),
+            most.as_secs(),
+            CA_DEADLINE.as_secs()
+        );
+    }
+    Ok(deadline)
 }
 
 /// The keys that flags or environment name, else the file, else the default.
@@ -101,7 +120,7 @@ pub(crate) fn policy(global: &Global, options: ServePolicyOptions) -> anyhow::Re
         };
         reload.whenever_needed()?;
         let reply_key = match &options.reply_key {
-            Some(name) => Some(ca_keys::one(name, "--reply-key").await?),
+            Some(name) => Some(ca_keys::one(name, "--reply-key", &ending).await?),
             None => None,
         };
         let router = epithet_policy::router_with(policy, callers, reply_key);
@@ -121,7 +140,7 @@ pub(crate) fn server(global: &Global, options: ServerOptions) -> anyhow::Result<
     let keys = names(options.ca_key, section.ca_key.as_ref());
     let roots = roots(global, config)?;
     crate::runtime::run(threads(), |ending| async move {
-        let mut passphrases = Passphrases::new(options.issuing.key_passphrase_fd);
+        let mut passphrases = Passphrases::new(options.issuing.key_passphrase_fd, &ending);
         let keys = ca_keys::load(&keys, "--ca-key", &mut passphrases).await?;
         let document = document(config, &options.rules)?;
         let policy = Arc::new(Policy::new(&document, provider_http(roots.as_deref())?)?);

@@ -163,6 +163,7 @@ pub(crate) struct OidcSection {
 pub(crate) struct CaSection {
     pub(crate) key: Option<OneOrMany<KeyName>>,
     pub(crate) policy: Option<String>,
+    pub(crate) policy_timeout: Option<Text<DurationText>>,
     pub(crate) policy_key: Option<OneOrMany<String>>,
     pub(crate) listen: Option<String>,
     pub(crate) max_ttl: Option<Text<DurationText>>,

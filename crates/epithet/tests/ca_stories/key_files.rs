@@ -1,8 +1,9 @@
 //! CA keys in files: who may read them, and how an encrypted one is opened.
 
 use crate::office::{EPITHET, Office, Running};
-use epithet_testkit::{DEADLINE, Finished, KeyPair, Server, wait_until};
+use epithet_testkit::{DEADLINE, Daemon, Finished, KeyPair, Server, wait_until};
 use std::fs::Permissions;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -118,4 +119,45 @@ fn a_passphrase_is_asked_at_the_terminal_and_not_shown() {
     sees("ready: listening on");
     let shown = std::fs::read_to_string(&screen).expect("a screen");
     assert!(!shown.contains("mistake") && !shown.contains("horse"), "{shown}");
+}
+
+#[test]
+fn ctrl_c_at_the_question_for_a_passphrase_leaves_at_once_and_shows_again_what_is_typed() {
+    let office = Office::new();
+    let key = office.key("encrypted");
+    encrypt(&key, "secret");
+    let line = format!(
+        "trap : INT; '{EPITHET}' server --listen=127.0.0.1:0 --ca-key '{}'; echo code=$?; stty -a",
+        key.path().display()
+    );
+    let mut command = office.home.command("script");
+    command
+        .args(["-qfc", &line, "/dev/null"])
+        .stdin(std::process::Stdio::piped());
+    let mut terminal = Daemon::start("a terminal", command, None);
+    let mut keyboard = terminal.take_stdin().expect("stdin is a pipe");
+    let asked = wait_until(DEADLINE, || {
+        terminal
+            .stdout()
+            .text()
+            .contains("Passphrase of the CA key")
+            .then_some(())
+    });
+    asked.unwrap_or_else(|| panic!("it does not ask: {}", terminal.stdout().text()));
+    keyboard.write_all(b"\x03").expect("the terminal is there");
+    let status = terminal.wait(DEADLINE);
+    let screen = terminal
+        .stdout()
+        .clone()
+        .wait_for_end(DEADLINE)
+        .unwrap_or_default();
+    assert!(status.is_some(), "it does not end: {screen}");
+    assert!(
+        screen.contains("stopped at the question for the passphrase") && screen.contains("code=1"),
+        "{screen}"
+    );
+    assert!(
+        screen.contains(" echo ") && !screen.contains("-echo "),
+        "{screen}"
+    );
 }

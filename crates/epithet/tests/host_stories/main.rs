@@ -2,7 +2,11 @@
 
 #![cfg(test)]
 
+mod accounts;
 mod checking;
+mod other_worlds;
 mod published_keys;
 mod setting_up;
 mod stage;
+mod systemd;
+mod unwilling;

@@ -42,14 +42,7 @@ impl Stage {
 
     /// Whether the certificate logs in there.
     pub(crate) fn logs_in(&self, sshd: &Sshd) -> bool {
-        // Which host it is has been settled; some have a host key that the fixture does not know.
-        self.home.ssh_config(&format!(
-            "Host target\n  StrictHostKeyChecking no\n  UserKnownHostsFile /dev/null\n  HostName 127.0.0.1\n  Port {}\n  User {}\n  IdentityFile {}\n  KexAlgorithms curve25519-sha256\n",
-            sshd.port(),
-            self.user.name(),
-            self.key.path().display()
-        ));
-        let finished = self.home.run_ssh(["target", "echo logged in"]);
+        let finished = self.ssh(sshd, self.user.name());
         match finished.code() {
             Some(0) => {
                 assert_eq!(finished.stdout, "logged in\n", "{}", finished.stderr);
@@ -58,6 +51,18 @@ impl Stage {
             Some(255) => false,
             other => panic!("{other:?}: {}", finished.stderr),
         }
+    }
+
+    /// What comes of a login to this account.
+    pub(crate) fn ssh(&self, sshd: &Sshd, user: &str) -> Finished {
+        // Which host it is has been settled; some have a host key that the fixture does not know.
+        self.home.ssh_config(&format!(
+            "Host target\n  StrictHostKeyChecking no\n  UserKnownHostsFile /dev/null\n  HostName 127.0.0.1\n  Port {}\n  User {}\n  IdentityFile {}\n  KexAlgorithms curve25519-sha256\n",
+            sshd.port(),
+            user,
+            self.key.path().display()
+        ));
+        self.home.run_ssh(["target", "echo logged in"])
     }
 
     /// `epithet host check --json` for this CA and account; whether the exit code says the same.
@@ -69,6 +74,11 @@ impl Stage {
     pub(crate) fn check_with(&self, config: &Path, arguments: &[&str]) -> Value {
         let mut command = self.epithet(&["host", "check", "--json", "--sshd-config"]);
         command.arg(config).args(arguments);
+        self.read_check(command)
+    }
+
+    /// What such a check says, and whether its exit code says the same.
+    pub(crate) fn read_check(&self, command: Command) -> Value {
         let finished = Finished::of(command, DEADLINE);
         let value: Value = serde_json::from_str(&finished.stdout)
             .unwrap_or_else(|error| panic!("{error}: {}\n{}", finished.stdout, finished.stderr));

@@ -1,11 +1,13 @@
 //! Stories of whoever reads the CA's audit log: who got what, what happens now, and is it all there?
 
+use crate::http::exchange;
 use crate::named::{EPITHET, Named};
-use epithet_testkit::{DEADLINE, Daemon, Finished, Server};
+use epithet_testkit::{DEADLINE, Daemon, Finished, Server, wait_until};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 struct Story {
     named: Named,
@@ -236,6 +238,49 @@ fn following_goes_on_when_the_log_is_rotated() {
     );
     following.signal(Signal::INT);
     assert!(following.wait(DEADLINE).is_some());
+}
+
+#[test]
+fn rotating_while_certificates_are_issued_loses_no_line_and_the_chain_holds_across_the_files() {
+    const ROTATIONS: usize = 5;
+    let mut story = Story::begin();
+    let url = story.server.url().to_owned();
+    let asking = story.named.asking("alice", "web.example.com");
+    let (done, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let mut files = Vec::new();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !done.load(Ordering::SeqCst) {
+                    let answer = exchange(&url, &asking);
+                    assert_eq!(answer.status(), 200, "{answer:?}");
+                    answered.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        for number in (1..=ROTATIONS).rev() {
+            // Something to rotate.
+            let before = answered.load(Ordering::SeqCst);
+            let some = wait_until(DEADLINE, || {
+                (answered.load(Ordering::SeqCst) > before + 8).then_some(())
+            });
+            some.expect("certificates are issued");
+            files.push(story.rotate(&format!("audit.jsonl.{number}")));
+        }
+        done.store(true, Ordering::SeqCst);
+    });
+    files.push(story.log.clone());
+    let names: Vec<&str> = files.iter().map(|file| text(file)).collect();
+    let verified = story.audit(&[&["verify"], &names[..]].concat()).success().stdout;
+    let lines = answered.load(Ordering::SeqCst);
+    assert!(
+        verified.contains(&format!("{lines} lines, the chain holds")),
+        "{lines}: {verified}"
+    );
+    for file in &files[..ROTATIONS] {
+        let lines = std::fs::read_to_string(file).unwrap().lines().count();
+        assert!(lines > 0, "{} is empty", file.display());
+    }
 }
 
 #[test]

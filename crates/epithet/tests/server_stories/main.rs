@@ -8,6 +8,7 @@
 mod http;
 
 mod audit_logs;
+mod black_holes;
 mod certificates_at_sshd;
 mod described;
 mod document;

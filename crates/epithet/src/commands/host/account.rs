@@ -28,6 +28,49 @@ pub(super) struct Shadow {
     pub(super) is_locked: bool,
     /// The day on which the account ends, counted from 1970.
     pub(super) ends: Option<i64>,
+    /// The day of the password's last change; 0 asks for a new one at the next login.
+    pub(super) changed: Option<i64>,
+    /// For how many days the password is good.
+    pub(super) good_for: Option<i64>,
+    /// How many days after the password's end the account ends too.
+    pub(super) inactive_after: Option<i64>,
+}
+
+/// What the dates of a shadow line say today.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dates {
+    /// Nothing stands against a login.
+    Good,
+    /// The account has ended.
+    Ended,
+    /// PAM lets nobody in until the password was changed.
+    PasswordEnded,
+    /// PAM lets nobody in, because the password was not changed in time.
+    Inactive,
+}
+
+impl Shadow {
+    /// The dates as sshd reads them (`auth_shadow_acctexpired`), or PAM in its place (`check_shadow_expiry` of `pam_unix`),
+    /// for which the account's last day is over already and the password counts as well, though nobody asks for it.
+    pub(super) fn dates(&self, today: i64, is_pam: bool) -> Dates {
+        let is_over = |day: i64| if is_pam { day <= today } else { day < today };
+        if self.ends.is_some_and(is_over) {
+            return Dates::Ended;
+        }
+        let (true, Some(changed)) = (is_pam, self.changed) else {
+            return Dates::Good;
+        };
+        if changed == 0 {
+            return Dates::PasswordEnded;
+        }
+        let Some(good_for) = self.good_for.filter(|good_for| today - changed > *good_for) else {
+            return Dates::Good;
+        };
+        match self.inactive_after {
+            Some(after) if today - changed > good_for + after => Dates::Inactive,
+            _ => Dates::PasswordEnded,
+        }
+    }
 }
 
 impl Account {
@@ -71,9 +114,14 @@ fn parse_passwd(line: &str) -> Option<Account> {
 
 fn parse_shadow(line: &str) -> Option<Shadow> {
     let fields: Vec<&str> = line.split(':').collect();
+    // -1 is how programs write that there is none.
+    let number = |at: usize| fields.get(at)?.parse().ok().filter(|number: &i64| *number >= 0);
     Some(Shadow {
         is_locked: fields.get(1)?.starts_with('!'),
-        ends: fields.get(7).and_then(|day| day.parse().ok()),
+        changed: number(2),
+        good_for: number(4),
+        inactive_after: number(6),
+        ends: number(7),
     })
 }
 
@@ -104,6 +152,31 @@ mod tests {
         assert!(shadow("bob:!$6$x:19000:0:99999:7:::").is_locked);
         assert!(!shadow("bob:*:19000:0:99999:7:::").is_locked);
         assert_eq!(shadow("bob:*:19000:0:99999:7::19500:").ends, Some(19500));
+    }
+
+    #[test]
+    fn the_dates_of_a_shadow_line_are_read_as_sshd_and_as_pam_read_them() {
+        for (line, without_pam, with_pam) in [
+            ("bob:*:19000:0:99999:7:::", Dates::Good, Dates::Good),
+            ("bob:*::::::", Dates::Good, Dates::Good),
+            ("bob:*:19000:0:99999:7::-1:", Dates::Good, Dates::Good),
+            ("bob:*:19000:0:99999:7::20000:", Dates::Good, Dates::Good),
+            // The last day.
+            ("bob:*:19000:0:99999:7::19999:", Dates::Good, Dates::Ended),
+            ("bob:*:19000:0:99999:7::19998:", Dates::Ended, Dates::Ended),
+            ("bob:*:19000:0:99999:7::0:", Dates::Ended, Dates::Ended),
+            // The password.
+            ("bob:*:0:0:99999:7:::", Dates::Good, Dates::PasswordEnded),
+            ("bob:*:19909:0:90:7:::", Dates::Good, Dates::Good),
+            ("bob:*:19908:0:90:7:::", Dates::Good, Dates::PasswordEnded),
+            ("bob:*:19908:0:90:7:1::", Dates::Good, Dates::PasswordEnded),
+            ("bob:*:19908:0:90:7:0::", Dates::Good, Dates::Inactive),
+            ("bob:*:19800:0:90:7:7::", Dates::Good, Dates::Inactive),
+        ] {
+            let shadow = parse_shadow(line).unwrap();
+            assert_eq!(shadow.dates(19999, false), without_pam, "{line}");
+            assert_eq!(shadow.dates(19999, true), with_pam, "{line}");
+        }
     }
 
     #[test]

@@ -15,11 +15,22 @@ use tempfile::NamedTempFile;
 /// What the first copy of a changed file is called.
 const KEPT: &str = ".before-epithet";
 
-/// A file as it was before.
-struct Before {
-    path: PathBuf,
-    /// None when it was not there.
-    content: Option<Vec<u8>>,
+/// What takes a change back.
+enum Before {
+    /// The file had this content.
+    Was(PathBuf, Vec<u8>),
+    /// The file was not there.
+    NoFile(PathBuf),
+    /// The folder was not there.
+    NoFolder(PathBuf),
+}
+
+impl Before {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Was(path, _) | Self::NoFile(path) | Self::NoFolder(path) => path,
+        }
+    }
 }
 
 /// Carries the plan out, or changes nothing and says why.
@@ -40,7 +51,7 @@ pub(super) fn apply(plan: &Plan, sshd: &Sshd) -> anyhow::Result<()> {
         put_back(before).with_context(|| {
             format!(
                 "{error:#}; and then {} could not be put back",
-                before.path.display()
+                before.path().display()
             )
         })?;
     }
@@ -53,7 +64,7 @@ fn try_out(candidate: &str, sshd: &Sshd) -> anyhow::Result<()> {
     let mut file = tempfile::Builder::new()
         .prefix(".epithet-")
         .tempfile_in(folder)
-        .with_context(|| format!("cannot write into {}; run this as root", folder.display()))?;
+        .map_err(|error| cannot("write into", folder, error).context("nothing was changed"))?;
     file.write_all(candidate.as_bytes())
         .context("cannot write a configuration to try")?;
     match sshd.test_file(file.path())? {
@@ -85,56 +96,77 @@ fn confirm(plan: &Plan, sshd: &Sshd) -> anyhow::Result<()> {
 
 fn perform(change: &Change, done: &mut Vec<Before>) -> anyhow::Result<()> {
     match change {
-        Change::Folder(path) => {
-            std::fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))?;
-            std::fs::set_permissions(path, Permissions::from_mode(0o755))
-                .with_context(|| format!("cannot make {} readable", path.display()))
-        }
+        Change::Folder(path) => make_folder(path, done),
         Change::Write(path, content) => {
-            let before = read(path)?;
-            if let Some(content) = &before {
-                keep(path, content)?;
+            match read(path)? {
+                Some(content) => {
+                    keep(path, &content, done)?;
+                    done.push(Before::Was(path.clone(), content));
+                }
+                None => done.push(Before::NoFile(path.clone())),
             }
-            done.push(Before {
-                path: path.clone(),
-                content: before,
-            });
             write(path, content.as_bytes())
         }
         Change::Remove(path) => {
-            done.push(Before {
-                path: path.clone(),
-                content: read(path)?,
-            });
-            std::fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))
+            if let Some(content) = read(path)? {
+                done.push(Before::Was(path.clone(), content));
+            }
+            std::fs::remove_file(path).map_err(|error| cannot("remove", path, error))
         }
         Change::RemoveFolder(path) => match std::fs::remove_dir(path) {
             Err(error) if !matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::NotFound) => {
-                Err(error).with_context(|| format!("cannot remove {}", path.display()))
+                Err(cannot("remove", path, error))
             }
             _ => Ok(()),
         },
     }
 }
 
+/// Makes a folder and those above it that are not there.
+fn make_folder(path: &Path, done: &mut Vec<Before>) -> anyhow::Result<()> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|folder| !folder.exists()).collect();
+    for folder in missing.into_iter().rev() {
+        std::fs::create_dir(folder).map_err(|error| cannot("make", folder, error))?;
+        done.push(Before::NoFolder(folder.to_owned()));
+        std::fs::set_permissions(folder, Permissions::from_mode(0o755))
+            .with_context(|| format!("cannot make {} readable", folder.display()))?;
+    }
+    Ok(())
+}
+
+/// What could not be done to a path, why, and what would help.
+fn cannot(what: &str, path: &Path, error: std::io::Error) -> anyhow::Error {
+    let remedy = match error.kind() {
+        ErrorKind::PermissionDenied => "; run this as root",
+        ErrorKind::ReadOnlyFilesystem => {
+            "; make it writable first, or do this where the image of this host is made"
+        }
+        _ => "",
+    };
+    anyhow::Error::new(error).context(format!("cannot {what} {}{remedy}", path.display()))
+}
+
 /// Keeps the first version beside the file.
-fn keep(path: &Path, content: &[u8]) -> anyhow::Result<()> {
+fn keep(path: &Path, content: &[u8], done: &mut Vec<Before>) -> anyhow::Result<()> {
     let mut kept = path.as_os_str().to_owned();
     kept.push(KEPT);
     let kept = PathBuf::from(kept);
     if kept.exists() {
         return Ok(());
     }
+    done.push(Before::NoFile(kept.clone()));
     write_like(&kept, content, path)
 }
 
 fn put_back(before: &Before) -> anyhow::Result<()> {
-    match &before.content {
-        Some(content) => write(&before.path, content),
-        None => match std::fs::remove_file(&before.path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
-            _ => Ok(()),
-        },
+    let removed = match before {
+        Before::Was(path, content) => return write(path, content),
+        Before::NoFile(path) => std::fs::remove_file(path),
+        Before::NoFolder(path) => std::fs::remove_dir(path),
+    };
+    match removed {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
     }
 }
 
@@ -153,18 +185,18 @@ fn write(path: &Path, content: &[u8]) -> anyhow::Result<()> {
 
 /// Writes a file with the owner and the mode of another one, if that is there.
 fn write_like(path: &Path, content: &[u8], like: &Path) -> anyhow::Result<()> {
-    let failed = || format!("cannot write {}; run this as root", path.display());
+    let failed = |error| cannot("write", path, error);
     // In the same folder, so that it can be renamed, and so that SELinux labels it as that folder's.
     let mut file: NamedTempFile = tempfile::Builder::new()
         .prefix(".epithet-")
         .tempfile_in(folder_of(path))
-        .with_context(failed)?;
-    file.write_all(content).with_context(failed)?;
+        .map_err(failed)?;
+    file.write_all(content).map_err(failed)?;
     let mode = match std::fs::metadata(like) {
         Ok(metadata) => {
             if rustix::process::geteuid().is_root() {
                 std::os::unix::fs::fchown(file.as_file(), Some(metadata.uid()), Some(metadata.gid()))
-                    .with_context(failed)?;
+                    .map_err(failed)?;
             }
             metadata.mode() & 0o7777
         }
@@ -172,11 +204,9 @@ fn write_like(path: &Path, content: &[u8], like: &Path) -> anyhow::Result<()> {
     };
     file.as_file()
         .set_permissions(Permissions::from_mode(mode))
-        .with_context(failed)?;
-    file.as_file().sync_all().with_context(failed)?;
-    file.persist(path)
-        .map_err(|error| error.error)
-        .with_context(failed)?;
+        .map_err(failed)?;
+    file.as_file().sync_all().map_err(failed)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
     Ok(())
 }
 

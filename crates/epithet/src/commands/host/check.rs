@@ -4,7 +4,7 @@ use super::account::Account;
 use super::published::{Published, published};
 use super::report::Report;
 use super::rules::{self, Reason, Verdict};
-use super::sshd::{Login, Sshd};
+use super::sshd::{Login, Sshd, remedy};
 use crate::cli::{Global, HostCheckOptions};
 use epithet_ssh::CaPublicKey;
 use jiff::Timestamp;
@@ -50,15 +50,11 @@ pub(super) fn check(sshd: &Sshd, question: Question<'_>) -> anyhow::Result<Repor
 
 fn examine(sshd: &Sshd, question: Question<'_>, report: &mut Report) -> anyhow::Result<Verdict> {
     let broken = |said: String| {
-        let file = sshd.config().display();
-        let mut remedy = format!("sshd -t -f {file} says the same, until it is mended");
-        if said.contains("no hostkeys available") || said.contains("Permission denied") {
-            "run this as root".clone_into(&mut remedy);
-        }
+        let file = sshd.config();
         Reason::new(
             "sshd_config",
-            format!("sshd does not start with {file}: {said}"),
-            remedy,
+            format!("sshd does not start with {}: {said}", file.display()),
+            remedy(file, &said),
         )
     };
     if let Err(said) = sshd.test()? {

@@ -5,7 +5,7 @@
 
 use super::published::Published;
 use super::settings::Settings;
-use super::sshd_config::{drop_in, is_ours, our_file, with_block, without_block};
+use super::sshd_config::{drop_in, in_match_blocks, is_ours, our_file, with_block, without_block};
 use super::trusted::{with_keys, without_keys};
 use anyhow::{Context, bail};
 use epithet_wire::Principal;
@@ -38,6 +38,8 @@ pub(super) struct Plan {
     pub(super) candidate: Option<String>,
     /// The file that `TrustedUserCAKeys` has to name afterwards.
     pub(super) trusts: Option<PathBuf>,
+    /// What stands against it for some logins.
+    pub(super) notes: Vec<String>,
 }
 
 /// What a host should have.
@@ -127,6 +129,20 @@ pub(super) fn setup(wanted: &Wanted<'_>, now: &Settings) -> anyhow::Result<Plan>
         settings.push_str(&format!("{PRINCIPALS} {pattern}\n"));
     }
     write_settings(&mut plan, &existing, &settings)?;
+    for keyword in [TRUSTED, PRINCIPALS] {
+        for value in in_match_blocks(&existing.text, keyword) {
+            let is_another = match keyword {
+                TRUSTED => Path::new(&value) != keys_file,
+                _ => wanted.principals_folder.is_some(),
+            };
+            if is_another {
+                plan.notes.push(format!(
+                    "a Match block of {} has {keyword} {value}, which wins for the logins that it is about: ask epithet host check --user NAME for those",
+                    existing.config.display()
+                ));
+            }
+        }
+    }
     plan.trusts = Some(keys_file);
     Ok(plan)
 }
@@ -135,6 +151,9 @@ fn write_keys(plan: &mut Plan, file: &Path, published: &Published) -> anyhow::Re
     let text = read_optional(file)?.unwrap_or_default();
     let wanted = with_keys(&text, &published.source, &published.keys);
     if wanted != text {
+        if let Some(folder) = file.parent().filter(|folder| !folder.exists()) {
+            plan.changes.push(Change::Folder(folder.to_owned()));
+        }
         plan.changes.push(Change::Write(file.to_owned(), wanted));
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! What sshd wants of a certificate's login, one rule a function, in the order in which they are worth mending.
 
-use super::account::Account;
+use super::account::{Account, Dates, Shadow};
 use super::principals::{self, Problem};
 use super::published::{Published, algorithm};
 use super::settings::Settings;
@@ -25,7 +25,7 @@ const SHELLS_THAT_REFUSE: [&str; 4] = [
     "/bin/false",
     "/usr/bin/false",
 ];
-/// While one of these is there, only root logs in.
+/// While one of these is there, only root logs in: sshd looks for the first, PAM for both (`pam_nologin`).
 const NO_LOGIN: [&str; 2] = ["/etc/nologin", "/run/nologin"];
 
 /// Why no certificate would be accepted, and what helps.
@@ -281,50 +281,85 @@ pub(super) fn account(
     today: i64,
     notes: &mut Vec<String>,
 ) -> Verdict {
-    let name = &account.name;
     listed(settings, account, from)?;
+    let is_pam = settings.is("usepam", "yes");
     if account.uid == 0 {
         root(settings)?;
-    } else if let Some(file) = NO_LOGIN.iter().find(|file| Path::new(file).exists()) {
-        notes.push(format!("{file} is there: until it is gone, only root logs in"));
+    } else {
+        no_login(&NO_LOGIN[..if is_pam { 2 } else { 1 }])?;
     }
-    if let Some(shadow) = &account.shadow {
-        if shadow.is_locked && settings.is("usepam", "no") {
-            return Err(Reason::new(
-                "account",
-                format!("the account {name} is locked"),
-                format!("usermod -p '*' {name}"),
-            ));
-        }
-        if shadow.ends.is_some_and(|day| day < today) {
-            return Err(Reason::new(
-                "account",
-                format!("the account {name} has ended"),
-                format!("chage -E -1 {name}"),
-            ));
-        }
+    match &account.shadow {
+        Some(shadow) => open(shadow, &account.name, is_pam, today)?,
+        None if !rustix::process::geteuid().is_root() => notes.push(format!(
+            "whether the account {} is locked or has ended only root can see",
+            account.name
+        )),
+        None => {}
     }
+    shell(settings, account)
+}
+
+/// No file keeps everybody out.
+fn no_login(files: &[&str]) -> Verdict {
+    let Some(file) = files.iter().find(|file| Path::new(file).exists()) else {
+        return Ok(());
+    };
+    Err(Reason::new(
+        "nologin",
+        format!("{file} is there: until it is gone, only root logs in"),
+        format!("rm {file}, unless this host is about to stop or is being worked on"),
+    ))
+}
+
+/// The account is not locked and has not ended.
+fn open(shadow: &Shadow, name: &str, is_pam: bool, today: i64) -> Verdict {
+    let refused = |message: String, remedy: String| Err(Reason::new("account", message, remedy));
+    // PAM does not ask whether the password is locked when a key is shown.
+    if shadow.is_locked && !is_pam {
+        return refused(
+            format!("the account {name} is locked (UsePAM is no, so sshd looks for `!` in its password)"),
+            format!(
+                "usermod -p '*' {name}, which leaves it without a password; or `UsePAM yes` in sshd_config"
+            ),
+        );
+    }
+    match shadow.dates(today, is_pam) {
+        Dates::Good => Ok(()),
+        Dates::Ended => refused(
+            format!("the account {name} has ended"),
+            format!("chage -E -1 {name}"),
+        ),
+        Dates::PasswordEnded => refused(
+            format!("the password of {name} has ended, and PAM wants another before it lets anybody in"),
+            format!("chage -d $(date +%F) -M -1 {name}"),
+        ),
+        Dates::Inactive => refused(
+            format!("the account {name} has ended, since its password was not changed in time"),
+            format!("chage -d $(date +%F) -M -1 -I -1 {name}"),
+        ),
+    }
+}
+
+/// The account's shell lets somebody in.
+fn shell(settings: &Settings, account: &Account) -> Verdict {
+    let name = &account.name;
     let shell = if account.shell.is_empty() {
         "/bin/sh"
     } else {
         &account.shell
     };
-    let remedy = format!("chsh -s /bin/sh {name}");
-    if SHELLS_THAT_REFUSE.contains(&shell) {
-        return Err(Reason::new(
-            "account",
-            format!("the shell of {name} is {shell}, which lets nobody in"),
-            remedy,
-        ));
+    let refused = |message: String| Err(Reason::new("account", message, format!("chsh -s /bin/sh {name}")));
+    // The one command that sshd runs without the shell.
+    let is_sftp_only = settings
+        .get("forcecommand")
+        .is_some_and(|command| command.split(' ').next() == Some("internal-sftp"));
+    if SHELLS_THAT_REFUSE.contains(&shell) && !is_sftp_only {
+        return refused(format!("the shell of {name} is {shell}, which lets nobody in"));
     }
     let is_program =
         std::fs::metadata(shell).is_ok_and(|metadata| metadata.is_file() && metadata.mode() & 0o111 != 0);
     if !is_program && settings.get("chrootdirectory").is_none() {
-        return Err(Reason::new(
-            "account",
-            format!("the shell of {name}, {shell}, is not a program"),
-            remedy,
-        ));
+        return refused(format!("the shell of {name}, {shell}, is not a program"));
     }
     Ok(())
 }
@@ -475,6 +510,17 @@ mod tests {
             assert_eq!(clock(ahead, &mut notes).is_ok(), is_fine, "{ahead}");
         }
         assert_eq!(notes.len(), 2, "{notes:?}");
+    }
+
+    #[test]
+    fn a_file_can_keep_everybody_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("nologin");
+        let names = ["/nonexistent/nologin", file.to_str().unwrap()];
+        assert_eq!(no_login(&names), Ok(()));
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(no_login(&names[..1]), Ok(()));
+        assert_eq!(no_login(&names).unwrap_err().rule, "nologin");
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! `epithet host setup`: shows or does what a host needs.
 
+use super::account::Account;
 use super::apply::apply;
 use super::check::{Question, check};
 use super::plan::{self, Change, Plan, Wanted};
 use super::published::{Published, algorithm, published};
 use super::script::script;
-use super::sshd::{Reload, Sshd};
+use super::sshd::{Reload, Sshd, Told, remedy};
 use crate::cli::{Global, HostSetupOptions};
 use anyhow::{Context, bail};
 use std::io::{BufRead, IsTerminal, Write};
@@ -17,7 +18,17 @@ pub(super) fn run(global: &Global, options: &HostSetupOptions) -> anyhow::Result
     let folder = &options.sshd_config_dir;
     let sshd = Sshd::find(options.sshd.as_deref(), &folder.join("sshd_config"))?;
     let broken = |said: String| {
-        anyhow::anyhow!("sshd's configuration is broken already, and nothing was changed: {said}")
+        let help = remedy(sshd.config(), &said);
+        if rustix::process::geteuid().is_root() {
+            anyhow::anyhow!(
+                "sshd's configuration is broken already, and nothing was changed: {said}\n  try: {help}"
+            )
+        } else {
+            anyhow::anyhow!(
+                "sshd does not say its settings to {}, and nothing was changed: {said}\n  try: {help}",
+                whoami()
+            )
+        }
     };
     let ca = published(global, &options.ca)?;
     let existing = folder.join("sshd_config");
@@ -45,6 +56,9 @@ pub(super) fn run(global: &Global, options: &HostSetupOptions) -> anyhow::Result
     if let Some(ca) = &ca {
         introduce(ca)?;
     }
+    for note in &plan.notes {
+        say(&format!("note: {note}"))?;
+    }
     let reload = sshd.reload_by(&now);
     if !options.apply {
         return show(&plan, &sshd, reload.as_ref());
@@ -65,6 +79,12 @@ pub(super) fn run(global: &Global, options: &HostSetupOptions) -> anyhow::Result
         say_whether_it_is_enough(&sshd, ca)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The account that runs this, by number where it has no name.
+fn whoami() -> String {
+    let uid = rustix::process::geteuid().as_raw();
+    Account::look_up(&uid.to_string()).map_or_else(|| format!("user {uid}"), |account| account.name)
 }
 
 fn say(text: &str) -> anyhow::Result<()> {
@@ -140,13 +160,22 @@ fn done(change: &Change) -> String {
 }
 
 fn reload_or_say(is_wanted: bool, plan: &Plan, reload: Option<&Reload>) -> anyhow::Result<()> {
+    const FOR_GOOD: &str = "The files are as they should be, and sshd takes them (sshd -t); the sshd that runs goes on with its old \
+         configuration until it is reloaded or started again.\n  try: see why, then run this command again; \
+         or take everything back: epithet host setup --undo --apply";
     match reload {
         Some(reload) if is_wanted => {
-            reload
+            let told = reload
                 .perform()
-                .context("it is all written, but sshd does not know it yet")?;
-            say(&format!("reloaded sshd: {}", reload.command()))
+                .map_err(|error| anyhow::anyhow!("sshd was not reloaded: {error:#}\n{FOR_GOOD}"))?;
+            match told {
+                Told::Reloaded => say(&format!("reloaded sshd: {}", reload.command())),
+                Told::NotRunning => say("sshd does not run now; it reads its configuration when it starts"),
+            }
         }
+        None if is_wanted => bail!(
+            "sshd was not reloaded: no systemd runs it, and its configuration has no PidFile that names it\n{FOR_GOOD}"
+        ),
         _ if plan.changes.is_empty() => Ok(()),
         Some(reload) => say(&format!(
             "now tell sshd (open sessions stay open): {}",

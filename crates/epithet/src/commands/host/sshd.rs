@@ -34,6 +34,15 @@ pub(super) struct Login<'a> {
     pub(super) from: IpAddr,
 }
 
+/// What became of telling sshd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    /// It read its configuration again.
+    Reloaded,
+    /// It does not run, or only while somebody logs in (socket activation): it reads its configuration when it starts.
+    NotRunning,
+}
+
 /// How sshd is told to read its configuration again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Reload {
@@ -123,6 +132,18 @@ impl Sshd {
     }
 }
 
+/// What helps when sshd does not take its configuration: all but root meet host keys that they may not read.
+pub(super) fn remedy(config: &Path, said: &str) -> String {
+    if said.contains("no hostkeys available") || said.contains("Permission denied") {
+        "run this as root".to_owned()
+    } else {
+        format!(
+            "sshd -t -f {} says the same, until it is mended",
+            config.display()
+        )
+    }
+}
+
 fn said(output: &Output) -> String {
     let text = sanitize_text(&output.stderr);
     match text.trim() {
@@ -141,22 +162,31 @@ impl Reload {
     }
 
     /// Does it.
-    pub(super) fn perform(&self) -> anyhow::Result<()> {
+    pub(super) fn perform(&self) -> anyhow::Result<Told> {
         match self {
             Self::Systemd(unit) => {
-                let output = Command::new("systemctl")
-                    .args(["reload", unit])
-                    .stdin(Stdio::null())
-                    .output()
-                    .context("cannot run systemctl")?;
-                if !output.status.success() {
-                    bail!("`{}` failed: {}", self.command(), said(&output));
+                let output = systemctl("reload", unit)?;
+                if output.status.success() {
+                    return Ok(Told::Reloaded);
                 }
-                Ok(())
+                // It also fails for what does not run; whatever else it was, the unit's state is then another.
+                let state = systemctl("is-active", unit)?;
+                if String::from_utf8_lossy(&state.stdout).trim() == "inactive" {
+                    return Ok(Told::NotRunning);
+                }
+                bail!("`{}` failed: {}", self.command(), said(&output));
             }
-            Self::Pid(file) => hang_up(file),
+            Self::Pid(file) => hang_up(file).map(|()| Told::Reloaded),
         }
     }
+}
+
+fn systemctl(verb: &str, unit: &str) -> anyhow::Result<Output> {
+    Command::new("systemctl")
+        .args([verb, unit])
+        .stdin(Stdio::null())
+        .output()
+        .context("cannot run systemctl")
 }
 
 /// Sends SIGHUP to the process that a pid file names, if it is an sshd.

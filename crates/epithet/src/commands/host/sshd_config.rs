@@ -27,6 +27,14 @@ pub(super) fn drop_in(text: &str, folder: &Path) -> Option<PathBuf> {
     patterns.any(|pattern| covers(&pattern, &path)).then_some(path)
 }
 
+/// The values that `Match` blocks of this file give a keyword: they win over ours for the logins that they are about.
+pub(super) fn in_match_blocks(text: &str, keyword: &str) -> Vec<String> {
+    let lines = text.lines().map(words).filter(|words| words.len() > 1);
+    let conditional = lines.skip_while(|words| !words[0].eq_ignore_ascii_case("match"));
+    let values = conditional.filter(|words| words[0].eq_ignore_ascii_case(keyword));
+    values.map(|words| words[1].clone()).collect()
+}
+
 /// The words of a line, without quotes; comments are none.
 fn words(line: &str) -> Vec<String> {
     let line = line.trim();
@@ -116,6 +124,13 @@ mod tests {
             assert_eq!(drop_in(bad, folder), None, "{bad}");
         }
         assert_eq!(drop_in("Include sshd_config.d/*\n", Path::new("/tmp/x")), None);
+    }
+
+    #[test]
+    fn values_of_match_blocks_are_found() {
+        let text = "TrustedUserCAKeys /a\nMatch User x\n  trustedusercakeys \"/b\" # theirs\nMatch all\nTrustedUserCAKeys=none\n";
+        assert_eq!(in_match_blocks(text, "TrustedUserCAKeys"), ["/b", "none"]);
+        assert!(in_match_blocks("TrustedUserCAKeys /a\n", "TrustedUserCAKeys").is_empty());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use epithet_wire::limits::{CA_DEADLINE, CA_KEYS_MAX, HTTP_BODY_MAX};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use tokio_util::sync::CancellationToken;
 
 /// How often a passphrase is asked for at a terminal.
 const ATTEMPTS: usize = 3;
@@ -143,11 +144,15 @@ fn eprintln_quietly(text: &str) {
 }
 
 /// One private key, of a policy server.
-pub(super) async fn one(name: &KeyName, flag: &'static str) -> anyhow::Result<CaSigner> {
+pub(super) async fn one(
+    name: &KeyName,
+    flag: &'static str,
+    ending: &CancellationToken,
+) -> anyhow::Result<CaSigner> {
     if is_public(name) {
         bail!("{flag} {name}: a private key is needed to sign with");
     }
-    private(name, &mut Passphrases::new(None))
+    private(name, &mut Passphrases::new(None, ending))
         .await
         .with_context(|| flag.to_owned())
 }

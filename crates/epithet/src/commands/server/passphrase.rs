@@ -6,6 +6,7 @@ use epithet_wire::limits::PASSPHRASES_MAX;
 use std::fs::File;
 use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
+use tokio_util::sync::CancellationToken;
 
 /// The environment variable that names a file with passphrases, where nobody is at a terminal.
 const FILE: &str = "EPITHET_CA_PASSPHRASE_FILE";
@@ -13,6 +14,8 @@ const FILE: &str = "EPITHET_CA_PASSPHRASE_FILE";
 /// Where passphrases come from, for one key after the other.
 pub(super) struct Passphrases {
     descriptor: Option<u32>,
+    /// Ends a question at the terminal: the signals of Ctrl-C are caught by then.
+    ending: CancellationToken,
     /// Once read: a line for each key in turn, the last one for all that follow.
     lines: Option<std::collections::VecDeque<SecretBytes>>,
 }
@@ -20,14 +23,15 @@ pub(super) struct Passphrases {
 /// Where the passphrase of one key comes from.
 pub(super) enum Source {
     Given(SecretBytes),
-    Terminal,
+    Terminal(CancellationToken),
 }
 
 impl Passphrases {
     /// `descriptor` is that of `--key-passphrase-fd`.
-    pub(super) fn new(descriptor: Option<u32>) -> Self {
+    pub(super) fn new(descriptor: Option<u32>, ending: &CancellationToken) -> Self {
         Self {
             descriptor,
+            ending: ending.clone(),
             lines: None,
         }
     }
@@ -48,7 +52,8 @@ impl Passphrases {
             1 => lines.front().cloned(),
             _ => lines.pop_front(),
         };
-        Ok(next.map_or(Source::Terminal, Source::Given))
+        let terminal = || Source::Terminal(self.ending.clone());
+        Ok(next.map_or_else(terminal, Source::Given))
     }
 }
 
@@ -70,14 +75,14 @@ fn without_return(line: &[u8]) -> SecretBytes {
 impl Source {
     /// Whether asking again may give another answer.
     pub(super) fn is_a_person(&self) -> bool {
-        matches!(self, Self::Terminal)
+        matches!(self, Self::Terminal(_))
     }
 
     /// The passphrase for the key at `path`; none when there is nobody to ask. Why asking failed goes to `problem`.
     pub(super) fn get(&self, path: &Path, problem: &mut Option<anyhow::Error>) -> Option<SecretBytes> {
         match self {
             Self::Given(passphrase) => Some(passphrase.clone()),
-            Self::Terminal => ask(path).unwrap_or_else(|error| {
+            Self::Terminal(ending) => ask(path, ending).unwrap_or_else(|error| {
                 *problem = Some(error);
                 None
             }),
@@ -85,8 +90,8 @@ impl Source {
     }
 }
 
-/// Asks at the terminal, without showing what is typed.
-fn ask(path: &Path) -> anyhow::Result<Option<SecretBytes>> {
+/// Asks at the terminal, without showing what is typed, until the line is there or the command is to end.
+fn ask(path: &Path, ending: &CancellationToken) -> anyhow::Result<Option<SecretBytes>> {
     use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
@@ -99,9 +104,29 @@ fn ask(path: &Path) -> anyhow::Result<Option<SecretBytes>> {
     tcsetattr(&stdin, OptionalActions::Flush, &hidden)?;
     let _ = write!(std::io::stderr(), "Passphrase of the CA key {}: ", path.display());
     let mut text = zeroize::Zeroizing::new(String::with_capacity(1024));
-    let read = stdin.read_line(&mut text);
+    let read =
+        typed(&stdin, ending).and_then(|()| stdin.read_line(&mut text).context("cannot read the passphrase"));
     let _ = tcsetattr(&stdin, OptionalActions::Flush, &shown);
     let _ = writeln!(std::io::stderr());
-    read.context("cannot read the passphrase")?;
+    read?;
     Ok(Some(without_return(text.trim_end_matches('\n').as_bytes())))
+}
+
+/// Waits until a line was typed.
+fn typed(terminal: &std::io::Stdin, ending: &CancellationToken) -> anyhow::Result<()> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let often = Timespec {
+        tv_sec: 0,
+        tv_nsec: 100_000_000,
+    };
+    loop {
+        if ending.is_cancelled() {
+            anyhow::bail!("stopped at the question for the passphrase");
+        }
+        match poll(&mut [PollFd::new(terminal, PollFlags::IN)], Some(&often)) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => {}
+            Ok(_) => return Ok(()),
+            Err(error) => return Err(error).context("cannot read the passphrase"),
+        }
+    }
 }

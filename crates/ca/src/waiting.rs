@@ -1,0 +1,188 @@
+//! The requests that wait for the policy server.
+//!
+//! Each holds a client's connection and one to the policy server, so there is room for so many and no more: beyond, the
+//! answer is 503 at once, and the client asks another CA. A policy server that is slow answers in the order in which it was
+//! asked; so whoever was overtaken by others that came much later is waiting for something that does not come, such as the
+//! one that hangs of several behind a load balancer. When there is no room, those make it.
+
+use crate::policy_source::PolicyFailure;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// Whoever came this much earlier than somebody who was answered already is not waiting in a line.
+const OVERTAKEN: Duration = Duration::from_secs(1);
+
+/// Everybody who waits.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    max: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    came: u64,
+    /// By the order in which they came.
+    places: BTreeMap<u64, Seat>,
+    /// When the last of those came that were answered.
+    answered: Option<Instant>,
+    /// Whether somebody found no room lately, so that it is logged once and not for each of them.
+    was_full: bool,
+}
+
+#[derive(Debug)]
+struct Seat {
+    since: Instant,
+    lost: Arc<Notify>,
+}
+
+/// A place among those who wait, given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Place<'a> {
+    waiting: &'a Waiting,
+    number: u64,
+    since: Instant,
+    lost: Arc<Notify>,
+}
+
+impl Waiting {
+    /// Room for so many.
+    pub(crate) fn new(max: usize) -> Self {
+        Self {
+            max,
+            state: Mutex::default(),
+        }
+    }
+
+    /// A place, if there is one or somebody has to give theirs up.
+    pub(crate) fn enter(&self, now: Instant) -> Result<Place<'_>, PolicyFailure> {
+        let mut state = self.state();
+        if state.places.len() >= self.max && !state.make_room() {
+            if !std::mem::replace(&mut state.was_full, true) {
+                tracing::error!(
+                    waiting = self.max,
+                    "the policy server does not keep up: further requests are answered 503 at once"
+                );
+            }
+            return Err(PolicyFailure::Busy(self.max));
+        }
+        let lost = Arc::new(Notify::new());
+        state.came += 1;
+        let number = state.came;
+        let seat = Seat {
+            since: now,
+            lost: Arc::clone(&lost),
+        };
+        state.places.insert(number, seat);
+        Ok(Place {
+            waiting: self,
+            number,
+            since: now,
+            lost,
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Takes the place of whoever has waited longest, if others overtook it.
+    fn make_room(&mut self) -> bool {
+        let (Some(oldest), Some(answered)) = (self.places.first_entry(), self.answered) else {
+            return false;
+        };
+        if answered <= oldest.get().since + OVERTAKEN {
+            return false;
+        }
+        oldest.remove().lost.notify_one();
+        true
+    }
+}
+
+impl Place<'_> {
+    /// Returns when this place had to be given up.
+    pub(crate) async fn is_lost(&self) {
+        self.lost.notified().await;
+    }
+
+    /// The policy server answered.
+    pub(crate) fn answered(&self) {
+        let mut state = self.waiting.state();
+        state.answered = state.answered.max(Some(self.since));
+        if state.was_full && state.places.len() < self.waiting.max / 2 {
+            state.was_full = false;
+            tracing::warn!("the policy server keeps up again");
+        }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.waiting.state().places.remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_lost(place: &Place<'_>) -> bool {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        std::pin::pin!(place.is_lost()).poll(&mut context).is_ready()
+    }
+
+    #[test]
+    fn there_is_room_for_so_many_and_for_one_more_when_one_has_left() {
+        let waiting = Waiting::new(3);
+        let now = Instant::now();
+        let mut places: Vec<_> = (0..3).map(|_| waiting.enter(now).unwrap()).collect();
+        assert_eq!(waiting.enter(now).unwrap_err(), PolicyFailure::Busy(3));
+        places.pop();
+        places.push(waiting.enter(now).unwrap());
+        assert_eq!(waiting.enter(now).unwrap_err(), PolicyFailure::Busy(3));
+        drop(places);
+        assert!(waiting.state().places.is_empty());
+    }
+
+    #[test]
+    fn in_a_line_that_moves_slowly_nobody_loses_their_place() {
+        let waiting = Waiting::new(3);
+        let begun = Instant::now();
+        let first = waiting.enter(begun).unwrap();
+        let _second = waiting.enter(begun + OVERTAKEN).unwrap();
+        let third = waiting.enter(begun + 2 * OVERTAKEN).unwrap();
+        first.answered();
+        drop(first);
+        let _fourth = waiting.enter(begun + 3 * OVERTAKEN).unwrap();
+        assert!(waiting.enter(begun + 4 * OVERTAKEN).is_err());
+        // Nor by somebody who came a little later.
+        third.answered();
+        assert!(waiting.enter(begun + 4 * OVERTAKEN).is_err());
+    }
+
+    #[test]
+    fn whoever_was_overtaken_makes_room() {
+        let waiting = Waiting::new(3);
+        let begun = Instant::now();
+        let hanging = waiting.enter(begun).unwrap();
+        let late = begun + OVERTAKEN + Duration::from_millis(1);
+        let other = waiting.enter(late).unwrap();
+        let answered = waiting.enter(late).unwrap();
+        answered.answered();
+        drop(answered);
+        let _one = waiting.enter(late).unwrap();
+        assert!(!is_lost(&hanging), "there was room");
+        let _more = waiting.enter(late).unwrap();
+        assert!(is_lost(&hanging) && !is_lost(&other));
+        assert!(
+            waiting.enter(late).is_err(),
+            "the others came when the one did that was answered"
+        );
+        drop(hanging);
+        assert!(waiting.enter(late).is_err(), "a place is given up once");
+    }
+}

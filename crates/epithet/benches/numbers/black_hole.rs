@@ -1,0 +1,226 @@
+//! A policy server that answers some requests and leaves others waiting for ever, as when one of several behind a load
+//! balancer hangs: what everybody else still gets from the CA, and how soon all is well when it answers again.
+
+use crate::house::{EPITHET, House, text};
+use crate::load::{GOOD_HOST, answered, client, request};
+use crate::{mib, ms, quantile};
+use epithet_testkit::Server;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+const CONNECTIONS: usize = 32;
+const WARM_UP: Duration = Duration::from_secs(2);
+const MEASURED: Duration = Duration::from_secs(6);
+/// Clients whose requests are left waiting: fewer and more than may wait at once.
+const WAITING: [usize; 3] = [0, 500, 2000];
+const HOLE: &str = "hole.example.com";
+const DECISION: &str = r#"{"certParams":{"identity":"alice@example.com","principals":["root"],"expiration":300000000000,"extensions":{"permit-pty":""}}}"#;
+
+pub(crate) fn run(house: &House) {
+    let is_open = Arc::new(AtomicBool::new(false));
+    let policy = start_policy(Arc::clone(&is_open));
+    let audit = house.home.join("audit-of-holes.log");
+    let arguments = [
+        "ca",
+        "--listen=127.0.0.1:0",
+        "--policy",
+        &format!("http://{policy}"),
+        "--key",
+        text(house.ca_key.path()),
+        "--audit-file",
+        text(&audit),
+    ];
+    let mut ca = Server::start(Path::new(EPITHET), &house.home, arguments);
+    let address: SocketAddr = ca
+        .url()
+        .trim_start_matches("http://")
+        .parse()
+        .expect("an address");
+    println!(
+        "\na policy server that never answers some requests (503 after 5 s), {CONNECTIONS} connections whose requests it answers:"
+    );
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let mut base = None;
+    for waiting in WAITING {
+        let (certificates, keys) = runtime.block_on(beside(address, &house.token, waiting));
+        let base = *base.get_or_insert((certificates.len(), keys.len()));
+        println!(
+            "  beside {waiting} that wait: {} certificates a second, p99 {}{}; GET / {} a second{}",
+            rate(certificates.len()),
+            ms(quantile(&certificates, 0.99)),
+            share(certificates.len(), base.0),
+            rate(keys.len()),
+            share(keys.len(), base.1)
+        );
+    }
+    println!("    resident {}", mib(ca.daemon().resident_bytes()));
+    let recovery = runtime.block_on(recovery(address, &house.token, &is_open));
+    println!(
+        "  it answers again: the first certificate of those that waited after {}   (goal: 1 s)",
+        ms(recovery)
+    );
+}
+
+fn rate(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX) / MEASURED.as_secs()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a share to show")]
+fn share(count: usize, of: usize) -> String {
+    if count == of {
+        return String::new();
+    }
+    format!(
+        " ({:.0} % of alone, goal: 90 %)",
+        count as f64 * 100.0 / of.max(1) as f64
+    )
+}
+
+/// The latencies of certificates, and of `GET /`, one after the other, while so many others wait.
+async fn beside(address: SocketAddr, token: &str, waiting: usize) -> (Vec<Duration>, Vec<Duration>) {
+    let held: Vec<_> = (0..waiting)
+        .map(|_| tokio::spawn(wait_again_and_again(address, request(address, token, HOLE))))
+        .collect();
+    let certificates = measure(address, &request(address, token, GOOD_HOST)).await;
+    let keys = measure(
+        address,
+        format!("GET / HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes(),
+    )
+    .await;
+    for client in held {
+        client.abort();
+    }
+    (certificates, keys)
+}
+
+async fn measure(address: SocketAddr, request: &[u8]) -> Vec<Duration> {
+    let begun = Instant::now();
+    let (from, until) = (begun + WARM_UP, begun + WARM_UP + MEASURED);
+    let clients: Vec<_> = (0..CONNECTIONS)
+        .map(|_| tokio::spawn(client(address, request.to_vec(), from, until)))
+        .collect();
+    let mut latencies = Vec::new();
+    for client in clients {
+        match client.await.expect("a client ends") {
+            Ok(some) => latencies.extend(some),
+            Err(error) => println!("    one of {CONNECTIONS} ended early: {error}"),
+        }
+    }
+    latencies.sort();
+    latencies
+}
+
+/// Asks, waits for the refusal, waits as long as a client would that was told to come later, and asks again.
+async fn wait_again_and_again(address: SocketAddr, request: Vec<u8>) {
+    let mut buffer = vec![0; 4096];
+    loop {
+        let asked = async {
+            let mut stream = TcpStream::connect(address).await?;
+            stream.write_all(&request).await?;
+            while stream.read(&mut buffer).await? > 0 {
+                if buffer.starts_with(b"HTTP/1.1 503") {
+                    break;
+                }
+            }
+            io::Result::Ok(())
+        };
+        let _ = asked.await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// How long after the policy server answers everybody again the first of those who got no answer gets a certificate.
+async fn recovery(address: SocketAddr, token: &str, is_open: &AtomicBool) -> Duration {
+    let held: Vec<_> = (0..500)
+        .map(|_| tokio::spawn(wait_again_and_again(address, request(address, token, HOLE))))
+        .collect();
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    is_open.store(true, Ordering::SeqCst);
+    let begun = Instant::now();
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let asked = async {
+            let mut stream = TcpStream::connect(address).await?;
+            stream.write_all(&request(address, token, HOLE)).await?;
+            answered(&mut stream, &mut buffer).await
+        };
+        if asked.await.is_ok() {
+            break;
+        }
+    }
+    let elapsed = begun.elapsed();
+    for client in held {
+        client.abort();
+    }
+    elapsed
+}
+
+/// A policy server on a thread of its own.
+fn start_policy(is_open: Arc<AtomicBool>) -> SocketAddr {
+    let (tell, address) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async move {
+            let listener = TcpListener::bind("127.0.0.1:0")
+                .await
+                .expect("a loopback port is free");
+            let _ = tell.send(listener.local_addr().expect("it is bound"));
+            loop {
+                if let Ok((stream, _)) = listener.accept().await {
+                    tokio::spawn(decide(stream, Arc::clone(&is_open)));
+                }
+            }
+        });
+    });
+    address.recv().expect("the policy server starts")
+}
+
+/// Answers requests on one connection, but for those about the hole while it is one.
+async fn decide(mut stream: TcpStream, is_open: Arc<AtomicBool>) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut buffer = Vec::new();
+    loop {
+        let end = loop {
+            if let Some(end) = whole(&buffer) {
+                break end;
+            }
+            if stream.read_buf(&mut buffer).await? == 0 {
+                return Ok(());
+            }
+        };
+        let is_hole = String::from_utf8_lossy(&buffer[..end]).contains(HOLE);
+        while is_hole && !is_open.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        buffer.drain(..end);
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{DECISION}",
+            DECISION.len()
+        );
+        stream.write_all(answer.as_bytes()).await?;
+    }
+}
+
+/// Where the first request ends, once it is there as a whole.
+fn whole(buffer: &[u8]) -> Option<usize> {
+    let head = buffer.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
+    let text = std::str::from_utf8(&buffer[..head]).ok()?.to_ascii_lowercase();
+    let length = text
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "))
+        .and_then(|length| length.trim().parse::<usize>().ok())
+        .unwrap_or(0);
+    (buffer.len() >= head + length).then_some(head + length)
+}
