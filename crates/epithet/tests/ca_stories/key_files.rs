@@ -97,7 +97,7 @@ fn a_passphrase_is_asked_at_the_terminal_and_not_shown() {
         key.path().display()
     );
     command.args(["-qefc", &run]).arg(&screen).stdin(Stdio::piped());
-    let mut daemon = epithet_testkit::Daemon::start("script", command, None);
+    let mut daemon = Daemon::start("script", command, None);
     let mut typed = daemon.take_stdin().expect("a pipe");
     let mut seen = 0;
     let mut sees = |text: &str| {
@@ -131,9 +131,7 @@ fn ctrl_c_at_the_question_for_a_passphrase_leaves_at_once_and_shows_again_what_i
         key.path().display()
     );
     let mut command = office.home.command("script");
-    command
-        .args(["-qfc", &line, "/dev/null"])
-        .stdin(std::process::Stdio::piped());
+    command.args(["-qfc", &line, "/dev/null"]).stdin(Stdio::piped());
     let mut terminal = Daemon::start("a terminal", command, None);
     let mut keyboard = terminal.take_stdin().expect("stdin is a pipe");
     let asked = wait_until(DEADLINE, || {
