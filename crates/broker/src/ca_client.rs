@@ -1,6 +1,7 @@
 //! One CA over HTTP: a request for a certificate, the discovery document, and what each answer means.
 
 use crate::ca_address::CaAddress;
+use crate::ca_look::front_key;
 use crate::ca_problem::{no_answer, not_a_ca, words};
 use crate::dial::Dial;
 use bytes::Bytes;
@@ -284,7 +285,10 @@ impl CaHttp {
         let Some(target) = target else {
             let head = Head::of(&response);
             let body = read_body(response, &ca.url).await?;
-            return head.not_a_ca(&body).map_or(Ok(None), Err);
+            return match head.not_a_ca(&body) {
+                Some(problem) => Err(problem),
+                None => front_key(&body).map(|_| None),
+            };
         };
         let url = discovery_url(&ca.url, &target)?;
         let response = self.get(&url, clock).await?;

@@ -29,10 +29,7 @@ pub async fn look_at_ca(http: &CaHttp, ca: &CaAddress) -> Result<CaView, String>
     let began = std::time::Instant::now();
     let front = http.front_page(ca).await?;
     let answered_in = began.elapsed();
-    let public_key = CaPublicKey::parse(front.body.trim()).map_err(|_| {
-        "it answers, but not with a CA's public key; is this the CA's URL, or is there a login page of the network in between?"
-            .to_owned()
-    })?;
+    let public_key = front_key(front.body.as_bytes())?;
     let clock_ahead = front
         .date
         .map(|date| clock_ahead(Timestamp::now(), date, answered_in));
@@ -41,6 +38,15 @@ pub async fn look_at_ca(http: &CaHttp, ca: &CaAddress) -> Result<CaView, String>
         discovery: http.discovery(ca, &epithet_agent::Clock::default()).await?,
         clock_ahead,
         answered_in,
+    })
+}
+
+/// The public key that a CA answers with at its URL.
+pub(crate) fn front_key(body: &[u8]) -> Result<CaPublicKey, String> {
+    let text = String::from_utf8_lossy(body);
+    CaPublicKey::parse(text.trim()).map_err(|_| {
+        "it is not a CA: it answers, but not with a CA's public key; is this the CA's URL, or is there a login page of the network in between?"
+            .to_owned()
     })
 }
 

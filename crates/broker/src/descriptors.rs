@@ -16,6 +16,11 @@ pub(crate) struct Shares {
     pub(crate) requests: usize,
 }
 
+/// How many agents a broker may have at once that may open `limit` files.
+pub fn agents_at_once(limit: usize) -> usize {
+    Shares::of(limit).agents
+}
+
 impl Shares {
     /// By this process's limit.
     pub(crate) fn now() -> Self {

@@ -51,6 +51,7 @@ pub use broker::{Broker, BrokerError, Reloader};
 pub use ca_address::{CaAddress, CaAddressError};
 pub use ca_client::{CaHttp, CaHttpError};
 pub use ca_look::{CaView, clock_ahead, look_at_ca};
+pub use descriptors::agents_at_once;
 pub use epithet_agent::{ChainWhen, Clock};
 pub use hardening::{harden, raise_open_files};
 pub use hosts::{GateSource, HostGate};

@@ -102,6 +102,13 @@ impl RunDir {
         })
     }
 
+    /// The process that holds the lock of `profile`, when the system says so without being asked by its owner (Linux).
+    pub fn holder(home: &Path, profile: &ProfileName) -> Option<u32> {
+        use std::os::unix::fs::MetadataExt;
+        let inode = Self::path_of(home, profile).join("lock").metadata().ok()?.ino();
+        holder_in(&std::fs::read_to_string("/proc/locks").ok()?, inode)
+    }
+
     /// The run directory of `profile`, whether it is there or not.
     pub fn path_of(home: &Path, profile: &ProfileName) -> PathBuf {
         home.join(".epithet/run").join(profile.as_str())
@@ -274,6 +281,21 @@ fn check_private(path: &Path, forbidden: u32) -> Result<(), RunDirError> {
     Ok(())
 }
 
+/// Who holds the exclusive lock (flock(2)) on the file with this inode number, in Linux's `/proc/locks`. `None` too when
+/// two files have the number, on two file systems.
+fn holder_in(locks: &str, inode: u64) -> Option<u32> {
+    let mut holders = locks.lines().filter_map(|line| {
+        // 1: FLOCK  ADVISORY  WRITE 1234 fd:00:5678 0 EOF; who waits has a `->` after the number.
+        let mut words = line.split_whitespace().skip(1);
+        let is_exclusive = words.next() == Some("FLOCK") && words.nth(1) == Some("WRITE");
+        let process: u32 = words.next()?.parse().ok()?;
+        let file: u64 = words.next()?.rsplit(':').next()?.parse().ok()?;
+        (is_exclusive && file == inode && process != 0).then_some(process)
+    });
+    let holder = holders.next()?;
+    holders.next().is_none().then_some(holder)
+}
+
 /// Takes the lock, and makes sure that the file it was taken on is still the one in the directory.
 fn lock(dir: &Path, profile: &ProfileName) -> Result<File, RunDirError> {
     let path = dir.join("lock");
@@ -349,6 +371,26 @@ mod tests {
         drop(run_dir);
         assert!(!agents.exists() && kept.iter().all(|path| path.exists()));
         assert!(!RunDir::is_claimed(home.path(), &profile));
+    }
+
+    #[test]
+    fn the_holder_of_a_lock_is_known_by_the_system_s_list() {
+        let locks = "1: FLOCK  ADVISORY  WRITE 1234 fd:00:5678 0 EOF\n\
+                     1: -> FLOCK  ADVISORY  WRITE 99 fd:00:5678 0 EOF\n\
+                     2: POSIX  ADVISORY  WRITE 77 fd:00:42 0 EOF\n\
+                     3: FLOCK  ADVISORY  READ 78 fd:00:42 0 EOF\n\
+                     4: FLOCK  ADVISORY  WRITE 5 fd:00:7 0 EOF\n\
+                     5: FLOCK  ADVISORY  WRITE 6 fd:01:7 0 EOF\n";
+        assert_eq!(holder_in(locks, 5678), Some(1234));
+        for unknown in [42, 7, 1] {
+            assert_eq!(holder_in(locks, unknown), None, "{unknown}");
+        }
+        if cfg!(target_os = "linux") {
+            let home = tempfile::tempdir().unwrap();
+            let _run_dir = claim(home.path()).unwrap();
+            let holder = RunDir::holder(home.path(), &ProfileName::default());
+            assert_eq!(holder, Some(std::process::id()));
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The file that people include into their ssh configuration: which program ssh asks, and where the agent then is.
 //!
-//! It has to suit OpenSSH 8.0 to 10.x: `Tag` is fatal before 9.4, so it stands there only when it was asked for and that
+//! It has to suit OpenSSH 8.3 to 10.x; before, `%C` is an unknown key to `Match exec` and `IdentityAgent`, which ends every ssh. `Tag` is fatal before 9.4, so it stands there only when it was asked for and that
 //! ssh is here; `%j` is fatal before 9.6 and nothing guards it against quotes, so it never does. `Match final` makes
 //! ssh ask once, with the final host, user and `%C`, wherever in the person's file the `Include` stands. The two lists
 //! with `!*'*` come first because ssh does not check names that its configuration sets: a name with a quote in it never
@@ -37,8 +37,8 @@ pub enum Unsayable {
     /// A path.
     #[error(transparent)]
     Path(#[from] PathError),
-    /// An ssh without `Match final`.
-    #[error("the ssh that is here is OpenSSH {0}, which is too old; Epithet needs {FINAL} or later")]
+    /// An ssh that does not understand the file.
+    #[error("the ssh that is here is OpenSSH {0}, which is too old; install {OLDEST} or later", OLDEST = SshConfig::OLDEST)]
     TooOld(OpenSshVersion),
     /// An ssh without tags.
     #[error(
@@ -48,8 +48,6 @@ pub enum Unsayable {
     NoTags(Option<OpenSshVersion>),
 }
 
-/// The first version with `Match final`.
-const FINAL: OpenSshVersion = OpenSshVersion::new(8, 0);
 /// The first version with `Tag` and `Match tagged`; for all others either is a fatal error in every ssh.
 const TAGGED: OpenSshVersion = OpenSshVersion::new(9, 4);
 
@@ -61,6 +59,9 @@ const TAGGED: OpenSshVersion = OpenSshVersion::new(9, 4);
 pub struct PathError(PathBuf);
 
 impl SshConfig {
+    /// The first version whose `Match exec` and `IdentityAgent` know `%C`; `Match final` came before, in 8.0.
+    pub const OLDEST: OpenSshVersion = OpenSshVersion::new(8, 3);
+
     /// A file for an ssh that cannot be told: it says why, and changes nothing.
     pub fn nothing(problem: &Unsayable) -> String {
         let problem = problem.to_string().replace(['\n', '\r'], " ");
@@ -69,7 +70,7 @@ impl SshConfig {
 
     /// The file's text.
     pub fn render(&self) -> Result<String, Unsayable> {
-        if let Some(version) = self.version.filter(|version| *version < FINAL) {
+        if let Some(version) = self.version.filter(|version| *version < Self::OLDEST) {
             return Err(Unsayable::TooOld(version));
         }
         let tagged = match &self.tag {
@@ -175,14 +176,8 @@ mod tests {
     #[test]
     fn the_file_suits_the_ssh_that_reads_it() {
         let version = |major, minor| Some(OpenSshVersion::new(major, minor));
-        let too_old = [version(6, 7), version(7, 9)];
-        let without_tags = [
-            version(8, 0),
-            version(8, 2),
-            version(8, 9),
-            version(9, 2),
-            version(9, 3),
-        ];
+        let too_old = [version(6, 7), version(7, 9), version(8, 0), version(8, 2)];
+        let without_tags = [version(8, 3), version(8, 9), version(9, 2), version(9, 3)];
         let with_tags = [
             version(9, 4),
             version(9, 6),

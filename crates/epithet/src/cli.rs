@@ -69,8 +69,14 @@ pub(crate) struct Global {
     /// Append logs to this file instead of stderr
     #[arg(long, value_name = "FILE", env = "EPITHET_LOG_FILE", global = true)]
     pub(crate) log_file: Option<PathBuf>,
-    /// How a log line looks
-    #[arg(long, value_name = "FORMAT", env = "EPITHET_LOG_FORMAT", global = true)]
+    /// How a log line looks: text, or json (one object a line) [default: text]
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "EPITHET_LOG_FORMAT",
+        global = true,
+        hide_possible_values = true
+    )]
     pub(crate) log_format: Option<LogFormat>,
     /// One more configuration file, over all others
     #[arg(long, value_name = "FILE", env = "EPITHET_CONFIG", global = true)]
@@ -114,7 +120,7 @@ pub(crate) enum Command {
     /// Log in now, before the first ssh
     Login(LoginOptions),
     /// Forget the login: state, token and every certificate
-    Logout(InspectOptions),
+    Logout(BrokerChoice),
     /// Accept that a CA names another provider or client id than when it was first used
     Trust(TrustOptions),
     /// Auth plugins that come with Epithet

@@ -20,6 +20,7 @@ mod trace;
 mod trust;
 
 use crate::cli::{AgentCommand, AuthCommand, CaCommand, Cli, Command, PolicyCommand, TraceCommand};
+use epithet_wire::ProfileName;
 pub(crate) use server::KeyName;
 use std::process::ExitCode;
 
@@ -27,6 +28,14 @@ pub(crate) use audit::since;
 
 /// The version that `--version` prints.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What names a profile on a command line; nothing for the default one.
+pub(crate) fn profile_flag(profile: &ProfileName) -> String {
+    match *profile == ProfileName::default() {
+        true => String::new(),
+        false => format!(" --name {profile}"),
+    }
+}
 
 /// The hidden first argument that makes this program the broker's guard; see `epithet_plugin::host`.
 pub(crate) const GUARD: &str = "plugin-guard";
@@ -50,7 +59,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Setup(options) => setup::run(&global, &options),
         Command::Trace(TraceCommand::Last(options)) => trace::last(&options),
         Command::Login(options) => ask_broker::login(&options),
-        Command::Logout(options) => ask_broker::logout(&options.broker),
+        Command::Logout(options) => ask_broker::logout(&options),
         Command::Trust(options) => trust::run(&global, &options),
         Command::Auth(AuthCommand::Oidc(options)) => auth_oidc::run(&global, *options),
         Command::Plugin(command) => plugin::run(&global, command),

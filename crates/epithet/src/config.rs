@@ -13,5 +13,5 @@ pub(crate) use changes::Files;
 pub use files::understand;
 pub(crate) use files::{home, load, with_suggestion};
 pub(crate) use sections::{
-    Common, Config, Forwarding, IssuingSection, OidcSection, OneOrMany, split_outside_braces,
+    AgentSection, Common, Config, Forwarding, IssuingSection, OidcSection, OneOrMany, split_outside_braces,
 };

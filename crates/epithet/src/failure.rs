@@ -9,7 +9,8 @@ use std::process::ExitCode;
 const USAGE: u8 = 80;
 
 /// Prints what clap has to say: help and version to stdout, a usage error to stderr.
-pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+pub(crate) fn usage(error: clap::Error) -> ExitCode {
+    let error = with_the_nearest(error);
     let plain = error.render().to_string();
     // A closed stdout is no reason for another error.
     match without_credentials(&plain) {
@@ -25,6 +26,27 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     } else {
         ExitCode::SUCCESS
     }
+}
+
+/// Of several commands that one may have meant, the nearest: clap names them in any order, hidden ones too.
+fn with_the_nearest(mut error: clap::Error) -> clap::Error {
+    use clap::error::{ContextKind, ContextValue};
+    let typed = match error.get(ContextKind::InvalidSubcommand) {
+        Some(ContextValue::String(typed)) => typed.clone(),
+        _ => return error,
+    };
+    if let Some(ContextValue::Strings(names)) = error.get(ContextKind::SuggestedSubcommand) {
+        let nearest = names
+            .iter()
+            .min_by_key(|name| strsim::damerau_levenshtein(&typed, name));
+        if let Some(nearest) = nearest.cloned() {
+            error.insert(
+                ContextKind::SuggestedSubcommand,
+                ContextValue::Strings(vec![nearest]),
+            );
+        }
+    }
+    error
 }
 
 /// The text with user names and passwords of URLs taken out; `None` when there are none. A refused value is quoted, and

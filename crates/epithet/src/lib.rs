@@ -37,7 +37,7 @@ pub fn main() -> ExitCode {
 fn run() -> ExitCode {
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return failure::usage(&error),
+        Err(error) => return failure::usage(error),
     };
     match commands::run(cli) {
         Ok(code) => code,

@@ -13,7 +13,7 @@ pub(crate) enum Standing {
     Counts,
     /// Nowhere.
     Missing,
-    /// Below a line that takes its effect: its own line, the other's line, and what the other one is.
+    /// Below a line that takes its effect, for some hosts or for all: its own line, the other's line, and what that one is.
     Below {
         line: usize,
         other: usize,
@@ -21,17 +21,30 @@ pub(crate) enum Standing {
     },
 }
 
+impl Standing {
+    /// What the line above does to the `Include`.
+    pub(crate) fn effect(keyword: &str) -> &'static str {
+        match words(keyword).0.as_str() {
+            "identityagent" => "so ssh uses that agent instead of the broker's",
+            _ => "so it counts for those hosts only",
+        }
+    }
+}
+
 /// Finds the `Include` in a file's text. Lines count from 1.
+///
+/// What follows a `Host` or `Match` is for those hosts, up to the next one; `Host *` and `Match all` are for all.
 pub(crate) fn standing(text: &str) -> Standing {
-    let mut in_the_way: Option<(usize, String)> = None;
+    let (mut block, mut agent) = (None, None);
     for (index, line) in text.lines().enumerate() {
         let (keyword, arguments) = words(line);
+        let this = || Some((index + 1, line.trim().to_owned()));
         match keyword.as_str() {
-            "host" | "match" | "identityagent" => {
-                in_the_way.get_or_insert_with(|| (index + 1, line.trim().to_owned()));
-            }
+            "host" | "match" if is_for_all(&keyword, arguments) => block = None,
+            "host" | "match" => block = this(),
+            "identityagent" if block.is_none() && agent.is_none() => agent = this(),
             "include" if is_ours(arguments) => {
-                return match in_the_way {
+                return match agent.or(block) {
                     None => Standing::Counts,
                     Some((other, keyword)) => Standing::Below {
                         line: index + 1,
@@ -44,6 +57,13 @@ pub(crate) fn standing(text: &str) -> Standing {
         }
     }
     Standing::Missing
+}
+
+/// Whether a `Host` or `Match` holds whatever the host.
+fn is_for_all(keyword: &str, arguments: &str) -> bool {
+    let arguments = arguments.split('#').next().unwrap_or_default();
+    let arguments = arguments.trim().trim_matches('"').to_ascii_lowercase();
+    matches!((keyword, arguments.as_str()), ("host", "*") | ("match", "all"))
 }
 
 /// Whether an `Include` has nothing but our pattern, so that it can be moved as a line.
@@ -129,7 +149,23 @@ mod tests {
                 format!("Host web\n  User a\n{include}\n"),
                 below(3, 1, "Host web"),
             ),
-            (format!("match all\n{include}"), below(2, 1, "match all")),
+            (format!("match web\n{include}"), below(2, 1, "match web")),
+            (
+                format!("Host *\n  ServerAliveInterval 60\n{include}\n"),
+                Standing::Counts,
+            ),
+            (
+                format!("Host web\n  IdentityAgent ~/x\nMatch all # of them\n{include}\n"),
+                Standing::Counts,
+            ),
+            (
+                format!("Host *\n  IdentityAgent ~/x\n\n{include}\n"),
+                below(4, 2, "IdentityAgent ~/x"),
+            ),
+            (
+                format!("Host *\nHost * !web\n{include}\n"),
+                below(3, 2, "Host * !web"),
+            ),
             (
                 format!("IdentityAgent ~/x\n{include}"),
                 below(2, 1, "IdentityAgent ~/x"),

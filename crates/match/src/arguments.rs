@@ -21,6 +21,7 @@ Options:
   -b, --broker <SOCKET>  The broker's socket
   -v, --verbose          Say why, also when there is no broker
   -h, --help             Print help
+  -V, --version          Print version
 
 Exit codes: 0 use the agent, 1 do not, 80 wrong command line
 ";
@@ -44,6 +45,17 @@ pub struct Options {
     pub verbose: bool,
 }
 
+/// What a command line asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// To ask the broker.
+    Answer(Options),
+    /// [`HELP`].
+    Help,
+    /// The version.
+    Version,
+}
+
 /// A wrong command line; says which flag and what it should be.
 #[derive(Debug)]
 pub struct UsageError(String);
@@ -63,10 +75,10 @@ impl From<lexopt::Error> for UsageError {
 }
 
 impl Options {
-    /// Reads the arguments after the command's name. `None` when help was asked for.
+    /// Reads the arguments after the command's name.
     ///
     /// The values are not checked here beyond their form; [`crate::ask`] does that.
-    pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<Self>, UsageError> {
+    pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Wanted, UsageError> {
         use lexopt::Arg::{Long, Short};
         let mut parser = lexopt::Parser::from_args(arguments);
         let (mut host, mut port, mut user, mut hash, mut broker) = (None, None, None, None, None);
@@ -80,7 +92,8 @@ impl Options {
                 Short('j') | Long("jump") => options.jump = text(&mut parser, "--jump")?,
                 Short('b') | Long("broker") => broker = Some(parser.value()?),
                 Short('v') | Long("verbose") => options.verbose = true,
-                Short('h') | Long("help") => return Ok(None),
+                Short('h') | Long("help") => return Ok(Wanted::Help),
+                Short('V') | Long("version") => return Ok(Wanted::Version),
                 _ => return Err(argument.unexpected().into()),
             }
         }
@@ -93,7 +106,7 @@ impl Options {
         options.port = (port.parse().ok())
             .filter(|port| *port != 0)
             .ok_or_else(|| UsageError("--port must be a number from 1 to 65535".to_owned()))?;
-        Ok(Some(options))
+        Ok(Wanted::Answer(options))
     }
 }
 
@@ -108,7 +121,7 @@ fn text(parser: &mut lexopt::Parser, flag: &str) -> Result<String, UsageError> {
 mod tests {
     use super::*;
 
-    fn parse(line: &[&str]) -> Result<Option<Options>, UsageError> {
+    fn parse(line: &[&str]) -> Result<Wanted, UsageError> {
         Options::parse(line.iter().map(OsString::from))
     }
 
@@ -121,13 +134,8 @@ mod tests {
             "-H", "h", "-p", "22", "-r", "root", "-C", "abc", "-j", "", "-b", "/s",
         ];
         assert_eq!(parse(&long).unwrap(), parse(&short).unwrap());
-        assert_eq!(
-            parse(&["--host=-x", "-p22", "-r=r", "--hash=c", "-b", "/s"])
-                .unwrap()
-                .unwrap()
-                .host,
-            "-x"
-        );
+        let joined = parse(&["--host=-x", "-p22", "-r=r", "--hash=c", "-b", "/s"]).unwrap();
+        assert!(matches!(joined, Wanted::Answer(options) if options.host == "-x"));
     }
 
     #[test]
@@ -149,6 +157,7 @@ mod tests {
             let error = parse(line).unwrap_err().to_string();
             assert!(error.contains(flag), "{error}");
         }
-        assert_eq!(parse(&["--help"]).unwrap(), None);
+        assert_eq!(parse(&["--help"]).unwrap(), Wanted::Help);
+        assert_eq!(parse(&["-V"]).unwrap(), Wanted::Version);
     }
 }

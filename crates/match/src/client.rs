@@ -29,12 +29,11 @@ impl std::fmt::Display for ClientError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::NoBroker(error) => {
-                f.write_str("no broker is running there")?;
+                f.write_str("no broker is running")?;
                 match error.kind() {
-                    std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {}
-                    _ => write!(f, " ({error})")?,
+                    std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => Ok(()),
+                    _ => write!(f, " ({error})"),
                 }
-                f.write_str("; start it with `epithet agent`")
             }
             Self::Silent => f.write_str("the broker does not answer"),
             Self::HungUp => f.write_str("the broker ended the connection without an answer"),

@@ -13,7 +13,7 @@ mod purpose;
 mod question;
 mod terminal;
 
-pub use arguments::{HELP, Options, UsageError};
+pub use arguments::{HELP, Options, UsageError, Wanted};
 pub use client::{BrokerClient, ClientError};
 pub use follow::follow;
 pub use question::{DRY_RUN, ask};
@@ -38,11 +38,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     std::panic::set_hook(Box::new(|_| {}));
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let answer = std::panic::catch_unwind(move || match Options::parse(arguments) {
-        Ok(Some(options)) => ask(&options),
-        Ok(None) => {
-            let _ = std::io::stdout().write_all(HELP.as_bytes());
-            EXIT_ALLOW
-        }
+        Ok(Wanted::Answer(options)) => ask(&options),
+        Ok(Wanted::Help) => print(HELP),
+        Ok(Wanted::Version) => print(concat!("epithet-match ", env!("CARGO_PKG_VERSION"), "\n")),
         Err(error) => {
             say(&format!("epithet match: {error}\ntry: epithet match --help\n"));
             EXIT_USAGE
@@ -52,6 +50,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         say("epithet match: internal error; ssh goes on without Epithet\n");
         EXIT_DENY
     })
+}
+
+/// Writes to stdout; a closed one is no error.
+fn print(text: &str) -> u8 {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    EXIT_ALLOW
 }
 
 /// Makes every signal that would end the process end it with [`EXIT_DENY`] instead.

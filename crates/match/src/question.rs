@@ -36,9 +36,9 @@ pub fn ask(options: &Options) -> u8 {
         Err(ClientError::NoBroker(error)) => {
             if options.verbose {
                 say(&format!(
-                    "epithet: {}: {}\n",
-                    options.broker.display(),
-                    ClientError::NoBroker(error)
+                    "epithet: {} (nobody listens at {}); start one: epithet agent --background\n",
+                    ClientError::NoBroker(error),
+                    options.broker.display()
                 ));
             }
             EXIT_DENY

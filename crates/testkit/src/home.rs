@@ -1,6 +1,7 @@
 //! A person's home: a temporary folder with `.ssh/config` and `.ssh/known_hosts`, and commands that live in it.
 
 use crate::finished::Finished;
+use crate::openssh::search_path;
 use crate::sshd::Sshd;
 use crate::user::TestUser;
 use crate::wait::DEADLINE;
@@ -115,12 +116,14 @@ impl Home {
         writeln!(file, "* {}", sshd.host_key()).expect("a file of ours");
     }
 
-    /// A command that runs as this home's user, with `HOME` here and nothing of the tests' own environment but `PATH`.
+    /// A command that runs as this home's user, with `HOME` here and nothing of the tests' own environment but
+    /// where programs are found: see [`search_path`].
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = self.user.command(program);
         command.env_clear();
         command.current_dir(self.path());
-        for kept in ["PATH", "LLVM_PROFILE_FILE", "RUST_BACKTRACE"] {
+        command.env("PATH", search_path());
+        for kept in ["LLVM_PROFILE_FILE", "RUST_BACKTRACE"] {
             if let Some(value) = std::env::var_os(kept) {
                 command.env(kept, value);
             }

@@ -2,6 +2,7 @@
 
 use crate::daemon::Daemon;
 use crate::key_pair::KeyPair;
+use crate::openssh::parse_version;
 use crate::user::TestUser;
 use crate::wait::{DEADLINE, free_port};
 use std::fs;
@@ -212,28 +213,4 @@ fn version_of(program: &Path) -> (u32, u32) {
         .map(|output| String::from_utf8_lossy(&output.stderr).into_owned())
         .unwrap_or_default();
     parse_version(&text).unwrap_or_else(|| panic!("{} does not say its version: {text}", program.display()))
-}
-
-fn parse_version(text: &str) -> Option<(u32, u32)> {
-    let (_, after) = text.split_once("OpenSSH_")?;
-    let mut numbers = after.split(|c: char| !c.is_ascii_digit()).map(str::parse);
-    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_are_found_in_what_sshd_says() {
-        assert_eq!(
-            parse_version("OpenSSH_9.2p1 Debian-2+deb12u10, OpenSSL 3.0.22"),
-            Some((9, 2))
-        );
-        assert_eq!(
-            parse_version("unknown option -- V\nOpenSSH_10.0p1, OpenSSL"),
-            Some((10, 0))
-        );
-        assert_eq!(parse_version("dropbear"), None);
-    }
 }

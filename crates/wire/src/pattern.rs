@@ -5,6 +5,7 @@
 //! that says more wins (there the longer text does).
 
 mod inclusion;
+mod overlap;
 mod program;
 mod syntax;
 
@@ -142,6 +143,17 @@ impl HostPattern {
             (Ok(wide), Ok(narrow)) => inclusion::includes(&wide, &narrow),
             _ => false,
         }
+    }
+
+    /// A host that both patterns cover: the shortest one. `None` when there is none.
+    pub fn common_host(&self, other: &Self) -> Option<String> {
+        for (exact, pattern) in [(self, other), (other, self)] {
+            if let Some(name) = exact.exact_name() {
+                return pattern.matches(name).then(|| name.to_owned());
+            }
+        }
+        let steps = |pattern: &Self| nodes(&pattern.text).map(|nodes| whole_program(&nodes));
+        overlap::common(&steps(self).ok()?, &steps(other).ok()?)
     }
 
     /// Two names that this pattern covers, as different as may be; fewer when there are none of letters and digits.

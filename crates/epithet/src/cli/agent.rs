@@ -3,6 +3,7 @@
 use super::{InstallOptions, StatusOptions, StopOptions, UninstallOptions};
 use clap::{Args, Subcommand, ValueEnum};
 use epithet_broker::{CaAddress, TagName};
+use epithet_wire::limits::AGENTS_MAX_RANGE;
 use epithet_wire::{HostPattern, ProfileName};
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -10,9 +11,11 @@ use std::time::Duration;
 
 const AFTER_HELP: &str = "\
 Examples:
-  epithet agent --ca-url https://ca.example.com \\
-      --auth \"epithet auth oidc --issuer https://accounts.google.com --client-id 123456.apps.googleusercontent.com\"
-  epithet agent --ca-url https://ca.example.com --match '*.example.com' --auth ./my-login.sh
+  epithet agent --ca-url https://ca.example.com
+  epithet agent --ca-url https://ca.example.com --auth ./my-login.sh \\
+      --match '*.example.com'
+  epithet agent --ca-url https://ca.example.com --auth 'epithet auth oidc \
+--issuer https://accounts.google.com --client-id 123456'
   epithet agent --background
   epithet agent status
 
@@ -64,22 +67,22 @@ pub(crate) struct StartOptions {
     /// The auth plugin: a command that /bin/sh runs; without it, the CA is asked which OpenID provider to use
     #[arg(short, long, value_name = "COMMAND", env = "EPITHET_AUTH")]
     pub(crate) auth: Option<String>,
-    /// The profile: a second broker beside the first one has another name
+    /// The profile: a second broker beside the first one has another name [default: default]
     #[arg(long, value_name = "PROFILE", env = "EPITHET_NAME")]
     pub(crate) name: Option<ProfileName>,
     /// Which hosts are handled (like '*.example.com'); may be repeated; without it, those the CA names
     #[arg(long = "match", value_name = "PATTERN", env = "EPITHET_MATCH")]
     pub(crate) match_: Vec<String>,
-    /// How long a CA may take to answer
+    /// How long a CA may take to answer [default: 15s]
     #[arg(long, value_name = "DURATION", env = "EPITHET_CA_TIMEOUT", value_parser = duration)]
     pub(crate) ca_timeout: Option<Duration>,
-    /// The longest time a failing CA is left alone; the first time it is a second [default 1m]
+    /// The longest time a failing CA is left alone; the first time it is a second [default: 1m]
     #[arg(long, value_name = "DURATION", env = "EPITHET_CA_COOLDOWN", value_parser = duration)]
     pub(crate) ca_cooldown: Option<Duration>,
-    /// How long a login may take [1s to 15m, default 5m]
+    /// How long a login may take [1s to 15m, default: 5m]
     #[arg(long, value_name = "DURATION", env = "EPITHET_AUTH_TIMEOUT", value_parser = duration)]
     pub(crate) auth_timeout: Option<Duration>,
-    /// How long one login's token serves further connections [default 60s]
+    /// How long one login's token serves further connections [default: 1m]
     #[arg(long, value_name = "DURATION", env = "EPITHET_TOKEN_REUSE", value_parser = duration)]
     pub(crate) token_reuse: Option<Duration>,
     /// Hosts by their tag (`Tag NAME` in ~/.ssh/config, `ssh -P NAME`) instead of patterns; needs OpenSSH 9.4
@@ -95,14 +98,15 @@ pub(crate) struct StartOptions {
         default_missing_value = "*"
     )]
     pub(crate) allow_forwarding: Vec<String>,
-    /// When the keys of your own agent (SSH_AUTH_SOCK) are offered after the certificate [default denied]
-    #[arg(long, value_name = "WHEN", env = "EPITHET_CHAIN")]
+    /// When the keys of your own agent (SSH_AUTH_SOCK) are offered too: denied (there is no certificate, because it was
+    /// denied or did not come in time), always (after the certificate) or never [default: denied]
+    #[arg(long, value_name = "WHEN", env = "EPITHET_CHAIN", hide_possible_values = true)]
     pub(crate) chain: Option<ChainChoice>,
     /// Renew certificates that are in use a moment before they end
     #[arg(long)]
     pub(crate) renew: bool,
-    /// How many connections may have an agent at once [default 4096]
-    #[arg(long, value_name = "NUMBER")]
+    /// How many connections may have an agent at once [1 to 65536, default: 4096]
+    #[arg(long, value_name = "NUMBER", value_parser = |text: &str| number(text, AGENTS_MAX_RANGE))]
     pub(crate) max_agents: Option<usize>,
     /// Return once the broker serves, and leave it running without a terminal; it logs to a file
     #[arg(long)]
@@ -130,7 +134,7 @@ pub(crate) struct BrokerChoice {
     /// The broker's socket [default: that of the profile]
     #[arg(short, long, value_name = "SOCKET", env = "EPITHET_BROKER")]
     pub(crate) broker: Option<PathBuf>,
-    /// The broker's profile
+    /// The broker's profile [default: default]
     #[arg(long, value_name = "PROFILE", env = "EPITHET_NAME")]
     pub(crate) name: Option<ProfileName>,
 }
@@ -166,6 +170,18 @@ pub(crate) struct TrustOptions {
     /// Do not ask
     #[arg(short, long)]
     pub(crate) yes: bool,
+}
+
+/// Reads a number flag, of which only those from the first to the second are sensible.
+pub(crate) fn number<N>(text: &str, (least, most): (N, N)) -> Result<N, String>
+where
+    N: std::str::FromStr + PartialOrd + std::fmt::Display,
+{
+    let number = text
+        .parse()
+        .ok()
+        .filter(|number| (&least..=&most).contains(&number));
+    number.ok_or_else(|| format!("it has to be a whole number from {least} to {most}"))
 }
 
 /// Reads a duration flag.

@@ -1,6 +1,6 @@
 //! `epithet auth ...` and `epithet plugin ...`.
 
-use super::agent::duration;
+use super::agent::{duration, number};
 use clap::{Args, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -64,7 +64,7 @@ pub(crate) struct OidcOptions {
     #[arg(long, value_name = "FLOW", env = "EPITHET_FLOW")]
     pub(crate) flow: Option<String>,
     /// Ports for the redirect, for providers that compare them [default: any free one]
-    #[arg(long, value_name = "PORT", env = "EPITHET_PORTS", value_delimiter = ',')]
+    #[arg(long, value_name = "PORT", env = "EPITHET_PORTS", value_delimiter = ',', value_parser = |text: &str| number(text, (1, u16::MAX)))]
     pub(crate) port: Vec<u16>,
     /// The host in the redirect address: 127.0.0.1, localhost or `[::1]` [default: 127.0.0.1]
     #[arg(long, value_name = "HOST", env = "EPITHET_REDIRECT_HOST")]
@@ -101,8 +101,8 @@ pub(crate) struct OidcOptions {
     /// Who is about to log in, as a hint to the provider
     #[arg(long, value_name = "HINT")]
     pub(crate) login_hint: Option<String>,
-    /// How long ago, in seconds, you may have typed your password when you log in
-    #[arg(long, value_name = "SECONDS")]
+    /// How long ago, in seconds, you may have typed your password when you log in [default: as the provider decides]
+    #[arg(long, value_name = "SECONDS", value_parser = |text: &str| number(text, (0, u64::from(u32::MAX))))]
     pub(crate) max_age: Option<u64>,
     /// `acr_values` of the authorization request
     #[arg(long, value_name = "VALUES")]

@@ -1,16 +1,17 @@
 //! The commands that make Epithet at home on a person's own machine.
 
-use super::agent::BrokerChoice;
+use super::agent::{BrokerChoice, number};
 use clap::{Args, Subcommand, ValueEnum};
 use epithet_broker::CaAddress;
 use epithet_wire::ProfileName;
+use epithet_wire::limits::TRACES_MAX;
 use std::path::PathBuf;
 
 /// `epithet agent status`
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Exit codes: 0 it is running, 1 it is not.")]
 pub(crate) struct StatusOptions {
-    /// The broker's profile
+    /// The broker's profile [default: default]
     #[arg(long, value_name = "PROFILE", env = "EPITHET_NAME")]
     pub(crate) name: Option<ProfileName>,
     /// Print JSON
@@ -31,7 +32,7 @@ impl StatusOptions {
 /// `epithet agent stop`
 #[derive(Debug, Clone, Args)]
 pub(crate) struct StopOptions {
-    /// The broker's profile
+    /// The broker's profile [default: default]
     #[arg(long, value_name = "PROFILE", env = "EPITHET_NAME")]
     pub(crate) name: Option<ProfileName>,
 }
@@ -47,7 +48,7 @@ The service reads its settings from the configuration files (`epithet setup` wri
 #[derive(Debug, Clone, Args)]
 #[command(after_help = INSTALL_HELP)]
 pub(crate) struct InstallOptions {
-    /// The broker's profile
+    /// The broker's profile [default: default]
     #[arg(long, value_name = "PROFILE", env = "EPITHET_NAME")]
     pub(crate) name: Option<ProfileName>,
     /// Start it now and at each login
@@ -58,7 +59,7 @@ pub(crate) struct InstallOptions {
 /// `epithet agent uninstall`
 #[derive(Debug, Clone, Args)]
 pub(crate) struct UninstallOptions {
-    /// The broker's profile
+    /// The broker's profile [default: default]
     #[arg(long, value_name = "PROFILE", env = "EPITHET_NAME")]
     pub(crate) name: Option<ProfileName>,
 }
@@ -68,9 +69,12 @@ Examples:
   epithet setup                                        asks
   epithet setup --ca-url https://ca.example.com        asks only before it writes
   epithet setup --ca-url https://ca.example.com --yes  asks nothing
+  epithet setup --name work                            a second CA, beside the first
 
 It looks at the CA, shows what it would write into ~/.epithet/config.yaml and ~/.ssh/config, writes it when you agree, \
-starts the broker and logs in. Your ~/.ssh/config is changed by one line, in one step; the file as it was is kept beside it. \
+starts the broker and logs in. With --name it is about that profile: a broker, a CA and a login of its own. Without a \
+terminal it logs in only with an auth plugin of yours, which may need nobody; the provider's own login waits for the \
+first ssh. Your ~/.ssh/config is changed by one line, in one step; the file as it was is kept beside it. \
 Running it again changes nothing.";
 
 /// `epithet setup`
@@ -92,8 +96,17 @@ pub(crate) struct SetupOptions {
     /// Which hosts (like '*.example.com'), when the CA does not say; may be repeated
     #[arg(long = "match", value_name = "PATTERN", env = "EPITHET_MATCH")]
     pub(crate) match_: Vec<String>,
-    /// How the broker is started
-    #[arg(long, value_name = "HOW", default_value = "background")]
+    /// The profile to set up [default: default]
+    #[arg(long, value_name = "PROFILE", env = "EPITHET_NAME")]
+    pub(crate) name: Option<ProfileName>,
+    /// How the broker is started: background (now, until `epithet agent stop` or the end of the session), service (now and
+    /// at each login, by systemd or launchd) or no
+    #[arg(
+        long,
+        value_name = "HOW",
+        default_value = "background",
+        hide_possible_values = true
+    )]
     pub(crate) start: Start,
     /// Do not log in
     #[arg(long)]
@@ -135,8 +148,8 @@ pub(crate) enum TraceCommand {
 pub(crate) struct TraceOptions {
     #[command(flatten)]
     pub(crate) broker: BrokerChoice,
-    /// How many connections, the newest last
-    #[arg(short = 'n', long, value_name = "N", default_value = "1")]
+    /// How many connections, the newest last; the broker remembers 64
+    #[arg(short = 'n', long, value_name = "N", default_value = "1", value_parser = |text: &str| number(text, (1, TRACES_MAX)))]
     pub(crate) number: usize,
     /// Only the connections of this request
     #[arg(long, value_name = "ID")]
@@ -148,9 +161,9 @@ pub(crate) struct TraceOptions {
 
 const DOCTOR_HELP: &str = "\
 Examples:
-  epithet doctor                       this machine, the broker, the CA, the provider
-  epithet doctor root@web.example.com  and everything on the way into that host: it gets a certificate and tries to log in
-  epithet doctor --plugin              and the auth plugin, run through `epithet plugin check`
+  epithet doctor               this machine, the broker, the CA, the provider
+  epithet doctor root@web      and the way into that host, with a certificate
+  epithet doctor --plugin      and the auth plugin, as `epithet plugin check`
 
 The last lines name the one reason, which is the first thing that is broken, and what to do about it.
 
@@ -163,7 +176,7 @@ pub(crate) struct DoctorOptions {
     /// Where you want to log in, as you would give it to ssh: HOST, USER@HOST or an alias of yours
     #[arg(value_name = "HOST")]
     pub(crate) host: Option<String>,
-    /// The broker's profile
+    /// The broker's profile [default: default]
     #[arg(long, value_name = "PROFILE", env = "EPITHET_NAME")]
     pub(crate) name: Option<ProfileName>,
     /// Run the auth plugin through its protocol as well, which may need you to log in

@@ -74,7 +74,7 @@ pub(crate) struct RuleOptions {
         hide_env_values = true
     )]
     pub(crate) oidc_client_secret: Option<String>,
-    /// A certificate's life where no rule names one
+    /// A certificate's life where no rule names one [default: that of `defaults`, else 5m]
     #[arg(long, value_name = "DURATION", env = "EPITHET_DEFAULT_EXPIRATION")]
     pub(crate) default_expiration: Option<String>,
 }

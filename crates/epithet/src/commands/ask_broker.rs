@@ -1,13 +1,16 @@
 //! Commands that only ask a running broker.
 
 use crate::cli::{BrokerChoice, LoginOptions};
+use crate::commands::profile_flag;
+use crate::terminal::short_path;
 use anyhow::bail;
 use epithet_match::{BrokerClient, ClientError, follow};
+use epithet_wire::ProfileName;
 use epithet_wire::broker::{Asker, Reply, Request};
 use epithet_wire::display::sanitize_text;
 use epithet_wire::limits::SOCKET_PATH_MAX;
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// `epithet login`
@@ -58,20 +61,35 @@ pub(crate) fn asker(command: &str) -> Asker {
 /// Asks the broker, prints what it says meanwhile to stderr, and returns its last reply. A "no" is an error.
 pub(crate) fn converse(choice: &BrokerChoice, request: &Request) -> anyhow::Result<Reply> {
     let socket = socket(choice)?;
-    let mut broker = BrokerClient::send(&socket, request, false).map_err(|error| explain(error, &socket))?;
+    let explain = |error: ClientError| explain(&error, choice, &socket);
+    let mut broker = BrokerClient::send(&socket, request, false).map_err(explain)?;
     let mut tell = |text: &str| {
         // A closed terminal is no reason to give up.
         let _ = std::io::stderr().write_all(text.as_bytes());
     };
-    let reply = follow(&mut broker, &mut tell).map_err(|error| explain(error, &socket))?;
+    let reply = follow(&mut broker, &mut tell).map_err(explain)?;
     match &reply.result {
         Some(result) if !result.allow => bail!("{}", sanitize_text(result.error.as_bytes()).trim_end()),
         _ => Ok(reply),
     }
 }
 
-fn explain(error: ClientError, socket: &std::path::Path) -> anyhow::Error {
-    anyhow::anyhow!("{}: {error}", socket.display())
+/// What is wrong with which broker, and what starts one.
+fn explain(error: &ClientError, choice: &BrokerChoice, socket: &Path) -> anyhow::Error {
+    let socket = short_path(socket);
+    let ClientError::NoBroker(_) = error else {
+        return anyhow::anyhow!("{error} (at {socket})");
+    };
+    let profile = match (&choice.broker, &choice.name) {
+        (None, Some(name)) => name.clone(),
+        _ => ProfileName::default(),
+    };
+    let flag = profile_flag(&profile);
+    let whose = match flag.is_empty() {
+        true => String::new(),
+        false => format!(" for profile \"{profile}\""),
+    };
+    anyhow::anyhow!("{error}{whose} (nobody listens at {socket})\ntry: epithet agent --background{flag}")
 }
 
 /// The socket of the chosen broker: named, or in the profile's run directory, or below `$XDG_RUNTIME_DIR`.

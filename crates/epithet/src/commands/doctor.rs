@@ -4,6 +4,7 @@
 mod broker;
 mod chain;
 mod check;
+mod glue;
 mod handshake;
 mod here;
 mod network;
@@ -26,7 +27,10 @@ use tracing_subscriber::filter::LevelFilter;
 struct Patient {
     home: PathBuf,
     profile: ProfileName,
-    config: config::Config,
+    /// The profile's section of the files.
+    agent: config::AgentSection,
+    /// The provider that the files name for Epithet's own plugin.
+    issuer: Option<String>,
     roots: Option<PathBuf>,
     ssh: Ssh,
 }
@@ -58,6 +62,7 @@ async fn examine(global: &Global, options: &DoctorOptions, report: &mut Report) 
     report.add(check)?;
     report.add(broker::run_directory(&patient))?;
     if let Some(inspection) = &inspection {
+        report.add(glue::question(&patient, inspection).await)?;
         report.add(broker::open_files(inspection))?;
         report.add(broker::hosts(&patient, inspection))?;
     }

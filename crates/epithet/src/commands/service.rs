@@ -186,6 +186,8 @@ fn remove_what_waited(service: &Service) -> anyhow::Result<()> {
             _ => {}
         }
     }
+    // Whatever else is in it stays, and the directory with it.
+    let _ = std::fs::remove_dir(run_dir);
     Ok(())
 }
 

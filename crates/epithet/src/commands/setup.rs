@@ -9,6 +9,7 @@ mod replace;
 mod wishes;
 
 use super::ask_broker::{asker, converse};
+use super::profile_flag;
 use crate::cli::{BrokerChoice, Global, InstallOptions, SetupOptions, Start};
 use crate::config;
 use crate::terminal::{Screen, Tone, short_path};
@@ -48,8 +49,8 @@ pub(crate) fn run(global: &Global, options: &SetupOptions) -> anyhow::Result<Exi
     config.write()?;
     include.write()?;
 
-    start(global, options, !config.is_there())?;
-    log_in(options)?;
+    start(global, options, &wishes.profile, !config.is_there())?;
+    log_in(&wishes, options)?;
     last_words(&wishes, options)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -63,14 +64,18 @@ fn ssh_config_path(options: &SetupOptions) -> anyhow::Result<PathBuf> {
 }
 
 /// Has a broker serve with the settings that are in the files now.
-fn start(global: &Global, options: &SetupOptions, settings_changed: bool) -> anyhow::Result<()> {
-    let profile = ProfileName::default();
-    let runs = RunDir::is_claimed(&config::home()?, &profile);
+fn start(
+    global: &Global,
+    options: &SetupOptions,
+    profile: &ProfileName,
+    settings_changed: bool,
+) -> anyhow::Result<()> {
+    let runs = RunDir::is_claimed(&config::home()?, profile);
     match options.start {
         Start::No => Ok(()),
         Start::Service => {
             let install = InstallOptions {
-                name: None,
+                name: Some(profile.clone()),
                 enable: true,
             };
             super::service::install(global, &install).map(drop)
@@ -78,10 +83,15 @@ fn start(global: &Global, options: &SetupOptions, settings_changed: bool) -> any
         Start::Background if runs && !settings_changed => say("the broker is running already"),
         Start::Background => {
             if runs {
-                let stop = crate::cli::StopOptions { name: None };
+                let stop = crate::cli::StopOptions {
+                    name: Some(profile.clone()),
+                };
                 super::background::stop(&stop)?;
             }
             let mut words: Vec<std::ffi::OsString> = vec!["agent".into(), "--detached".into()];
+            if *profile != ProfileName::default() {
+                words.extend(["--name".into(), profile.as_str().into()]);
+            }
             for (flag, file) in [("--config", &global.config), ("--log-file", &global.log_file)] {
                 if let Some(file) = file {
                     words.extend([flag.into(), file.into()]);
@@ -101,14 +111,17 @@ fn start(global: &Global, options: &SetupOptions, settings_changed: bool) -> any
 }
 
 /// Logs in, unless somebody has: the point of the exercise, and the best test of it.
-fn log_in(options: &SetupOptions) -> anyhow::Result<()> {
+///
+/// Without a terminal nobody can act on what the provider asks, so only a plugin of the person's own is tried.
+fn log_in(wishes: &Wishes, options: &SetupOptions) -> anyhow::Result<()> {
     if options.no_login || options.start == Start::No {
         return Ok(());
     }
     let broker = BrokerChoice {
         broker: None,
-        name: Some(ProfileName::default()),
+        name: Some(wishes.profile.clone()),
     };
+    let again = format!("epithet login{}", profile_flag(&wishes.profile));
     let inspect = Request {
         inspect: Some(Empty {}),
         ..Request::default()
@@ -118,26 +131,37 @@ fn log_in(options: &SetupOptions) -> anyhow::Result<()> {
         return say("you are logged in already");
     }
     let asker = asker("epithet setup");
-    if !asker.terminal {
-        return say(
-            "not logged in yet, because there is no terminal here; the first ssh will, or: epithet login",
-        );
+    let is_attended = asker.terminal;
+    if !is_attended && wishes.own_plugin().is_none() {
+        return say(&format!(
+            "not logged in yet, because there is no terminal here; the first ssh will, or: {again}"
+        ));
     }
     let login = Request {
         login: Some(asker),
         ..Request::default()
     };
-    converse(&broker, &login).context(
-        "everything is set up, but the login failed (`epithet login` tries again, `epithet doctor` looks for the reason)",
-    )?;
-    say("you are logged in")
+    match converse(&broker, &login) {
+        Ok(_) => say("you are logged in"),
+        // The plugin may need somebody after all.
+        Err(error) if !is_attended => say(&format!(
+            "not logged in yet: {error:#}\nthe first ssh in a terminal will, or: {again}"
+        )),
+        Err(error) => Err(error.context(format!(
+            "everything is set up, but the login failed (`{again}` tries again, `epithet doctor{}` looks for the reason)",
+            profile_flag(&wishes.profile)
+        ))),
+    }
 }
 
 /// What to type next.
 fn last_words(wishes: &Wishes, options: &SetupOptions) -> anyhow::Result<()> {
     let screen = Screen::of_stdout();
+    let flag = profile_flag(&wishes.profile);
     if options.start == Start::No {
-        return say("\nthe broker was not started; to start it: epithet agent --background");
+        return say(&format!(
+            "\nthe broker was not started; to start it: epithet agent --background{flag}"
+        ));
     }
     let line = match wishes.example_host() {
         Some(host) => format!("ssh {host}"),
@@ -154,7 +178,7 @@ fn last_words(wishes: &Wishes, options: &SetupOptions) -> anyhow::Result<()> {
             hosts.join(", ")
         ))?;
     }
-    say("if it does not work:  epithet doctor HOST")
+    say(&format!("if it does not work:  epithet doctor HOST{flag}"))
 }
 
 /// A path in a sentence.

@@ -103,11 +103,7 @@ fn files_in(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
             .cloned()
             .collect::<Vec<_>>()
     };
-    Ok(EXTENSIONS
-        .iter()
-        .flat_map(|extension| with(extension))
-        .filter(|path| path.is_file())
-        .collect())
+    Ok(EXTENSIONS.iter().flat_map(|extension| with(extension)).collect())
 }
 
 /// Reads a file that only its owner (this user or root) can write.
@@ -122,6 +118,11 @@ fn read(path: &Path) -> anyhow::Result<String> {
     let metadata = file
         .metadata()
         .with_context(|| format!("configuration file {shown}"))?;
+    if metadata.is_dir() {
+        bail!(
+            "configuration file {shown} is a directory; move it away, or its files up beside it; run: ls -la {shown}"
+        );
+    }
     let me = rustix::process::geteuid().as_raw();
     if metadata.uid() != me && metadata.uid() != 0 {
         bail!(

@@ -90,6 +90,33 @@ impl Config {
         own.unwrap_or_else(|| std::mem::take(&mut self.agent))
     }
 
+    /// The section that is to be written for a profile: its own, which may not be there yet, or `agent:`. And whether it
+    /// is below `profiles:`.
+    pub(crate) fn take_own_agent(&mut self, name: &ProfileName) -> (AgentSection, bool) {
+        let agents = self.agent.name.clone().unwrap_or_default();
+        match self.profiles.remove(&ProfileKey(name.to_string())) {
+            Some(own) => (own, true),
+            None if *name == ProfileName::default() || *name == agents => {
+                (std::mem::take(&mut self.agent), false)
+            }
+            None => (AgentSection::default(), true),
+        }
+    }
+
+    /// The hosts that the files name for each profile whose section is still here.
+    pub(crate) fn hosts_of_others(&self) -> impl Iterator<Item = (&str, &HostPattern)> {
+        let default = self.agent.name.as_ref().map_or("default", ProfileName::as_str);
+        let profiles = self
+            .profiles
+            .iter()
+            .map(|(key, section)| (key.0.as_str(), section));
+        let sections = profiles.chain([(default, &self.agent)]);
+        sections.flat_map(|(name, section)| {
+            let patterns = section.match_.iter().flat_map(|patterns| &patterns.0);
+            patterns.map(move |pattern| (name, pattern))
+        })
+    }
+
     pub(crate) fn common(&self) -> Common {
         Common {
             verbose: self.verbose,
@@ -449,6 +476,27 @@ auth: {oidc: {issuer: "https://i", scopes: [openid, email], port: 8080}}
         for name in [None, Some("default"), Some("other")] {
             assert_eq!(section(name).auth, Some(PluginCommand::Shell("a".into())));
         }
+    }
+
+    #[test]
+    fn a_profile_that_is_to_be_written_begins_with_nothing_of_another_one_s() {
+        let text = "agent: {match: home, name: own}\nprofiles: {work: {match: [a, b]}}";
+        let section = |name: &str| {
+            let mut config: Config = serde_saphyr::from_str(text).unwrap();
+            let (section, _) = config.take_own_agent(&name.parse().unwrap());
+            let others: Vec<_> = config
+                .hosts_of_others()
+                .map(|(name, pattern)| format!("{name} {pattern}"))
+                .collect();
+            (section.match_.map(|patterns| patterns.0.len()), others)
+        };
+        assert_eq!(section("work"), (Some(2), vec!["own home".to_owned()]));
+        assert_eq!(
+            section("own"),
+            (Some(1), vec!["work a".to_owned(), "work b".to_owned()])
+        );
+        assert_eq!(section("new").0, None);
+        assert_eq!(section("new").1.len(), 3);
     }
 
     #[test]

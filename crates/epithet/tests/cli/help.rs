@@ -92,7 +92,7 @@ fn help_shows_how_it_is_done() {
                 "Examples:",
                 "Include ~/.epithet/run/*/ssh-config.conf",
                 "EPITHET_CA_URL",
-                "default 5m",
+                "default: 5m",
             ],
         ),
         (&["auth", "oidc"], &["Examples:", "accounts.google.com", "probe"]),

@@ -7,14 +7,21 @@ use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 /// What the doctor says: exit code, and `--json`.
 fn diagnosis(story: &Story, words: &[&str]) -> (Option<i32>, Value) {
-    let ssh_config = story.laptop.home.join(".ssh/config").display().to_string();
-    let words = ["doctor", "--json", "--ssh-config", &ssh_config]
-        .into_iter()
-        .chain(words.iter().copied());
-    let finished = story.epithet(words);
+    diagnosis_by(story.laptop.epithet(), story, words)
+}
+
+/// The same by a program that was prepared for it.
+pub(crate) fn diagnosis_by(mut program: Command, story: &Story, words: &[&str]) -> (Option<i32>, Value) {
+    let ssh_config = story.laptop.home.join(".ssh/config");
+    program
+        .args(["doctor", "--json", "--ssh-config"])
+        .arg(ssh_config)
+        .args(words);
+    let finished = Finished::of(program, DEADLINE);
     let value = serde_json::from_str(&finished.stdout)
         .unwrap_or_else(|error| panic!("{error}\n{}\n{}", finished.stdout, finished.stderr));
     (finished.code(), value)
@@ -22,8 +29,14 @@ fn diagnosis(story: &Story, words: &[&str]) -> (Option<i32>, Value) {
 
 /// Asserts that the one reason is this check, says this, and advises this.
 #[track_caller]
-fn reason(story: &Story, words: &[&str], code: i32, name: &str, said: &str, remedy: &str) {
-    let (found, value) = diagnosis(story, words);
+pub(crate) fn reason(story: &Story, words: &[&str], code: i32, name: &str, said: &str, remedy: &str) {
+    is_reason(diagnosis(story, words), code, name, said, remedy);
+}
+
+/// The same of what the doctor said.
+#[track_caller]
+pub(crate) fn is_reason(diagnosis: (Option<i32>, Value), code: i32, name: &str, said: &str, remedy: &str) {
+    let (found, value) = diagnosis;
     assert_eq!(found, Some(code), "{value:#}");
     let reason = &value["reason"];
     assert_eq!(reason["name"], name, "{value:#}");
@@ -32,7 +45,7 @@ fn reason(story: &Story, words: &[&str], code: i32, name: &str, said: &str, reme
     assert!(text("remedy").contains(remedy), "{remedy} is not in {reason:#}");
 }
 
-fn well() -> Story {
+pub(crate) fn well() -> Story {
     let story = Story::begin();
     story.in_background();
     story
@@ -56,6 +69,8 @@ fn where_all_is_well_it_says_so_up_to_what_sshd_says() {
         "include",
         "broker",
         "run directory",
+        "match",
+        "open files",
         "hosts",
         "plugin",
         "CA",
@@ -532,10 +547,29 @@ fn a_host_that_two_profiles_handle() {
         &[],
         1,
         "hosts",
-        "127.0.0.1 is handled by profile \"default\" and by \"work\"",
+        "127.0.0.* of profile \"default\" and 127.0.0.1 of profile \"work\" both cover 127.0.0.1; ssh asks \"default\"",
         "--match",
     );
     story.epithet(["agent", "stop", "--name", "work"]).success();
+
+    // Neither has a host of the other's as an example, and still they cross.
+    let other = json!({"agent": {"name": "work", "ca-url": story.site.url(), "auth": "true", "match": ["{db,*}.[0-9].1"]}});
+    story.laptop.home.write("work.yaml", other.to_string());
+    story
+        .epithet(["agent", "--background", "--config", &path])
+        .success();
+    let crossing = "both cover 127.0.0.1;";
+    reason(&story, &["--name", "work"], 1, "hosts", crossing, "--match");
+    story.epithet(["agent", "stop", "--name", "work"]).success();
+}
+
+/// Whether SIGTERM waits for a process that is stopped (proc(5): `ShdPnd`, bit 14).
+fn is_signalled(pid: &str) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
+    pending
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask >> 14 & 1 == 1)
 }
 
 #[test]
@@ -549,7 +583,22 @@ fn a_broker_that_hangs() {
     };
     signal("-STOP");
     let (code, value) = diagnosis(&story, &["127.0.0.1"]);
+    let said = value["reason"]["said"].as_str().unwrap_or_default();
+    assert!(said.contains(&format!("(process {pid})")), "{value:#}");
+    // It is ended by the process id that the system knows, once it can be ended at all.
+    let mut stop = story.laptop.epithet();
+    stop.args(["agent", "stop"]);
+    let mut stopping = Daemon::start("agent stop", stop, None);
+    let asked = std::thread::spawn(move || {
+        stopping
+            .wait(DEADLINE)
+            .map(|status| (status.success(), stopping.stderr().text()))
+    });
+    let ended = epithet_testkit::wait_until(DEADLINE, || is_signalled(&pid).then_some(()));
     signal("-CONT");
+    assert!(ended.is_some(), "the broker was not asked to end");
+    let ended = asked.join().unwrap();
+    assert!(ended.as_ref().is_some_and(|(success, _)| *success), "{ended:?}");
     assert_eq!(
         (code, &value["reason"]["name"]),
         (Some(2), &"broker".into()),

@@ -10,6 +10,7 @@ mod site;
 
 mod background;
 mod doctor;
+mod planted_faults;
 mod service;
 mod setup;
 mod support;

@@ -333,3 +333,131 @@ fn leaving_in_the_middle_leaves_nothing_behind() {
     }
     assert_eq!(story.status()["running"], false);
 }
+
+#[test]
+fn a_profile_gets_a_section_a_broker_and_a_login_of_its_own() {
+    let story = newcomer();
+    set_up(&story, &["--yes"]).success();
+    let before = read(&config(&story));
+    let url = format!("--ca-url={}", story.site.url());
+    let auth = format!("--auth={}", story.plugin.display());
+    let words = [
+        "setup",
+        "--name",
+        "work",
+        "--yes",
+        &url,
+        &auth,
+        "--match=127.0.0.[2-3]",
+    ];
+    let said = story.epithet(words).success().stdout;
+    for part in [
+        "  + profiles:\n  +   work:\n  +     ca-url: ",
+        "both cover 127.0.0.2; ssh asks the profile that is first by name",
+        "you are logged in",
+        "epithet doctor HOST --name work",
+    ] {
+        assert!(said.contains(part), "{part} is not in:\n{said}");
+    }
+    assert!(
+        read(&config(&story)).starts_with(&before),
+        "{}",
+        read(&config(&story))
+    );
+    let status = |name: &str| {
+        story
+            .epithet(["agent", "status", "--json", "--name", name])
+            .stdout
+    };
+    assert!(
+        status("work").contains("\"token\": \"fresh\""),
+        "{}",
+        status("work")
+    );
+    assert!(status("work").contains("127.0.0.[2-3]"), "{}", status("work"));
+    assert!(status("default").contains("127.0.0.*"), "{}", status("default"));
+
+    let were = files(&story);
+    let again = story.epithet(words).success().stdout;
+    let bare = story
+        .epithet(["setup", "--name", "work", "--yes"])
+        .success()
+        .stdout;
+    assert_eq!(files(&story), were);
+    for said in [again, bare] {
+        assert!(
+            said.contains("says it already") && said.contains("running already"),
+            "{said}"
+        );
+    }
+    // Without a CA of its own, a profile takes none of another's.
+    let none = story.epithet(["setup", "--name", "third", "--yes"]);
+    assert_eq!(none.code(), Some(1));
+    assert!(
+        none.stderr.contains("epithet setup --name third --ca-url"),
+        "{}",
+        none.stderr
+    );
+    story.epithet(["agent", "stop", "--name", "work"]).success();
+}
+
+#[test]
+fn without_a_terminal_a_plugin_of_ones_own_logs_in_and_the_provider_s_login_waits() {
+    let story = newcomer();
+    let said = set_up(&story, &["--yes"]).success().stdout;
+    assert!(said.contains("you are logged in"), "{said}");
+    assert_eq!(story.status()["token"], "fresh");
+
+    // A plugin that needs somebody is no failure of the set-up.
+    let story = newcomer();
+    let script = "#!/bin/sh\necho 'insert your card' >&2\nexit 1\n";
+    let card = epithet_testkit::plugin_script(story.laptop.home.path(), "card", script);
+    let auth = format!("--auth={}", card.display());
+    let url = format!("--ca-url={}", story.site.url());
+    let said = story.epithet(["setup", "--yes", &url, &auth]).success().stdout;
+    assert!(
+        said.contains("not logged in yet") && said.contains("insert your card"),
+        "{said}"
+    );
+    assert!(said.contains("epithet login"), "{said}");
+
+    // The site says how to log in; nobody would see the page.
+    let story = newcomer();
+    let url = format!("--ca-url={}", story.site.url());
+    let said = story.epithet(["setup", "--yes", &url]).success().stdout;
+    assert!(
+        said.contains("not logged in yet, because there is no terminal"),
+        "{said}"
+    );
+    assert_eq!(story.status()["token"], "none");
+}
+
+#[test]
+fn a_section_on_one_line_is_left_alone_and_shown_as_it_has_to_be() {
+    let story = newcomer();
+    story
+        .laptop
+        .home
+        .write(".epithet/config.yaml", "agent: {match: \"127.0.0.*\"}\n");
+    let were = files(&story);
+    let finished = set_up(&story, &["--yes"]);
+    assert_eq!(finished.code(), Some(1));
+    let line = format!(
+        "agent: {{match: \"127.0.0.*\", ca-url: \"{}/\", auth: \"{}\"}}",
+        story.site.url().trim_end_matches('/'),
+        story.plugin.display()
+    );
+    assert!(
+        finished.stderr.contains(&line),
+        "{line} is not in:\n{}",
+        finished.stderr
+    );
+    assert_eq!(files(&story), were);
+    // Written as it was shown, it does.
+    story
+        .laptop
+        .home
+        .write(".epithet/config.yaml", format!("{line}\n"));
+    set_up(&story, &["--yes"]).success();
+    story.laptop.log_in("127.0.0.1");
+}

@@ -1,7 +1,7 @@
 //! The keys of the person's own agent when a broker serves their connection: a real ssh-agent in `SSH_AUTH_SOCK`.
 
 use crate::support::Story;
-use epithet_testkit::{DEADLINE, Daemon, Finished, wait_until};
+use epithet_testkit::{DEADLINE, Daemon, Finished, ssh_version, wait_until};
 use std::path::{Path, PathBuf};
 
 /// A running ssh-agent with the person's other key, which hosts accept.
@@ -56,6 +56,8 @@ fn a_person_whose_certificate_is_denied_goes_on_with_their_own_agent_unless_they
         let _broker = story.broker_with(["--match=127.0.0.*"].into_iter().chain(more.as_deref()));
         let (_agent, socket) = own_agent(&story);
         let user = story.laptop.home.user().name().to_owned();
+        // An older ssh does not say for which login it asks, so it gets no keys but ours.
+        let arrives = arrives && ssh_version() >= (8, 9);
         let finished = ssh(&story, &socket, &user);
         assert!(
             finished.stderr.contains("epithet: "),

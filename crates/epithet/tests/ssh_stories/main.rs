@@ -29,4 +29,5 @@ mod ssh_on_this_machine;
 mod ssh_that_does_not_log_in;
 mod support;
 mod where_the_time_went;
+mod whichever_ssh;
 mod without_a_broker;

@@ -47,12 +47,15 @@ fn a_user_name_with_a_quote_is_never_asked_about_and_ssh_goes_on() {
         let position = story.sshd.log_position();
         let finished = story.laptop.run_ssh(["127.0.0.1", "true"]);
         assert_eq!(finished.code(), Some(255), "{name}: {}", finished.stderr);
-        assert!(
-            finished.stderr.contains("Permission denied"),
-            "{name}: ssh went on as far as sshd: {}",
-            finished.stderr
-        );
-        story.sshd.wait_for_log_after(position, "Invalid user");
+        // Some versions look at such a name themselves, after the question was left out.
+        if !finished.stderr.contains("invalid characters") {
+            assert!(
+                finished.stderr.contains("Permission denied"),
+                "{name}: ssh went on as far as sshd: {}",
+                finished.stderr
+            );
+            story.sshd.wait_for_log_after(position, "Invalid user");
+        }
         assert!(!file.exists(), "{name} was run");
     }
     assert_eq!(lines(&matches), [""; 0], "not even the question was asked");

@@ -2,11 +2,16 @@
 
 use crate::laptop::start;
 use crate::support::{Story, ask};
-use epithet_testkit::{Broker, DEADLINE, Finished, plugin_script, wait_until};
-use std::path::PathBuf;
+use epithet_testkit::{Broker, DEADLINE, Finished, plugin_script, search_path, ssh_version, wait_until};
+use std::path::{Path, PathBuf};
 
 fn ssh_config(broker: &Broker) -> String {
     std::fs::read_to_string(broker.run_dir().join("ssh-config.conf")).unwrap()
+}
+
+/// The search path with this folder first.
+fn first_in_path(bin: &Path) -> String {
+    format!("{}:{}", bin.display(), search_path().display())
 }
 
 /// A program that says it is this OpenSSH, first in the returned `PATH`.
@@ -15,8 +20,7 @@ fn pretending_ssh(story: &Story, version: &str) -> (PathBuf, String) {
     std::fs::create_dir_all(&bin).unwrap();
     let script = format!("#!/bin/sh\necho 'OpenSSH_{version}p1, OpenSSL 3' >&2\n");
     let ssh = plugin_script(&bin, "ssh", &script);
-    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
-    (ssh, path)
+    (ssh, first_in_path(&bin))
 }
 
 #[test]
@@ -30,7 +34,7 @@ fn hosts_may_be_chosen_by_tag_where_ssh_knows_tags_and_the_error_says_what_to_do
         }
         command
     };
-    if story.sshd.version() < (9, 4) {
+    if ssh_version() < (9, 4) {
         let refused = Finished::of(agent(None), DEADLINE);
         assert_eq!(refused.code(), Some(1));
         assert!(
@@ -87,8 +91,9 @@ fn the_program_s_path_is_the_one_that_an_upgrade_keeps() {
     std::os::unix::fs::symlink(&real, bin.join("epithet")).unwrap();
     story.laptop.program = bin.join("epithet");
     let mut command = story.laptop.agent(story.site.url(), &story.plugin);
-    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
-    command.args(["--match", "127.0.0.*"]).env("PATH", path);
+    command
+        .args(["--match", "127.0.0.*"])
+        .env("PATH", first_in_path(&bin));
     let broker = start(command);
     let config = ssh_config(&broker);
     assert!(

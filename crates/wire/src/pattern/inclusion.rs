@@ -4,7 +4,7 @@ use super::program::{Step, closure};
 use std::collections::HashSet;
 
 /// The characters that a host name in its canonical form may have.
-const ALPHABET: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789._:%+,@-";
+pub(super) const ALPHABET: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789._:%+,@-";
 /// How many pairs of positions are looked at before nothing is said.
 const PAIRS_MAX: usize = 4096;
 

@@ -156,10 +156,7 @@ fn page(status: &Status, screen: Screen, now: Timestamp) -> String {
         let _ = writeln!(page, "  {name:<7}{said}");
     };
     if let Some(since) = broker.since {
-        line(
-            "since",
-            &format!("{since:.0} ({} ago)", format_duration(elapsed(since, now))),
-        );
+        line("since", &format!("{since:.0} ({})", ago(elapsed(since, now))));
     }
     line("hosts", &hosts(broker));
     line(
@@ -201,6 +198,13 @@ fn hosts(broker: &Living) -> String {
 
 fn shown(text: &str) -> String {
     sanitize_line(text, 200)
+}
+
+fn ago(elapsed: Duration) -> String {
+    match elapsed.is_zero() {
+        true => "just now".to_owned(),
+        false => format!("{} ago", format_duration(elapsed)),
+    }
 }
 
 fn elapsed(from: Timestamp, to: Timestamp) -> Duration {

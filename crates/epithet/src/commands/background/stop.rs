@@ -5,14 +5,34 @@ use crate::commands::ask_broker::converse;
 use crate::commands::service;
 use anyhow::{Context, bail};
 use epithet_broker::RunDir;
+use epithet_wire::ProfileName;
 use epithet_wire::broker::{Empty, Request};
 use epithet_wire::limits::BACKGROUND_STOP;
 use rustix::process::{Pid, Signal, kill_process};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 /// Between two looks at the lock.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// Its process: as it says itself, or, when it says nothing, as the system says who holds its lock.
+fn process_of(home: &Path, profile: &ProfileName) -> anyhow::Result<u32> {
+    let choice = BrokerChoice {
+        broker: None,
+        name: Some(profile.clone()),
+    };
+    let request = Request {
+        inspect: Some(Empty {}),
+        ..Request::default()
+    };
+    match converse(&choice, &request) {
+        Ok(reply) => Ok(reply.inspect.map_or(0, |inspection| inspection.pid)),
+        Err(error) => RunDir::holder(home, profile)
+            .ok_or(error)
+            .context("a broker is running and cannot be asked for its process id"),
+    }
+}
 
 /// Ends a profile's broker. One that is not running is no error.
 pub(crate) fn stop(options: &StopOptions) -> anyhow::Result<ExitCode> {
@@ -29,17 +49,7 @@ pub(crate) fn stop(options: &StopOptions) -> anyhow::Result<ExitCode> {
         });
         return Ok(ExitCode::SUCCESS);
     }
-    let choice = BrokerChoice {
-        broker: None,
-        name: Some(profile.clone()),
-    };
-    let request = Request {
-        inspect: Some(Empty {}),
-        ..Request::default()
-    };
-    let reply =
-        converse(&choice, &request).context("a broker is running and cannot be asked for its process id")?;
-    let process = reply.inspect.map_or(0, |inspection| inspection.pid);
+    let process = process_of(&home, &profile)?;
     let Some(pid) = i32::try_from(process).ok().and_then(Pid::from_raw) else {
         bail!("the broker does not say its process id; is it another version?");
     };

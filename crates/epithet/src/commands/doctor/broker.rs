@@ -5,22 +5,19 @@ use super::check::Check;
 use super::here::is_private;
 use crate::cli::BrokerChoice;
 use crate::commands::ask_broker::converse;
-use crate::commands::{VERSION, service};
+use crate::commands::{VERSION, profile_flag, service};
 use crate::terminal::short_path;
-use epithet_broker::RunDir;
+use epithet_broker::{RunDir, agents_at_once};
 use epithet_wire::broker::{Empty, Inspection, Request};
 use epithet_wire::limits::AGENTS_MAX;
 use epithet_wire::{HostPattern, ProfileName};
 use std::path::PathBuf;
 
-/// Descriptors that a broker needs beside its agents.
-const OTHER_FILES: usize = 256;
-
 /// Whether the profile's broker answers, and what it says.
 pub(super) fn running(patient: &Patient) -> (Option<Inspection>, Check) {
     let name = "broker";
     let profile = &patient.profile;
-    let flag = flag(profile);
+    let flag = profile_flag(profile);
     if !RunDir::is_claimed(&patient.home, profile) {
         let installed = service::is_installed(profile).unwrap_or(false);
         let remedy = match installed {
@@ -36,9 +33,14 @@ pub(super) fn running(patient: &Patient) -> (Option<Inspection>, Check) {
             ),
         );
     }
-    let restart = format!("epithet agent stop{flag} && epithet agent --background{flag}");
+    let restart = restart(profile);
     match inspect(profile) {
-        Err(error) => (None, Check::broken(name, format!("{error:#}"), restart)),
+        Err(error) => {
+            let process = RunDir::holder(&patient.home, profile);
+            let process = process.map_or_else(String::new, |process| format!(" (process {process})"));
+            let said = format!("the broker is there{process} and cannot be used: {error:#}");
+            (None, Check::broken(name, said, restart))
+        }
         Ok(inspection) if inspection.version != VERSION => {
             let said = format!(
                 "it is version {}, and this program is {VERSION}",
@@ -48,10 +50,10 @@ pub(super) fn running(patient: &Patient) -> (Option<Inspection>, Check) {
         }
         Ok(inspection) => {
             let said = format!(
-                "process {} serves profile \"{}\", {} agents",
+                "process {} serves profile \"{}\", {}",
                 inspection.pid,
                 inspection.profile,
-                inspection.agents.len()
+                agents(inspection.agents.len())
             );
             (Some(inspection), Check::ok(name, said))
         }
@@ -71,11 +73,19 @@ fn inspect(profile: &ProfileName) -> anyhow::Result<Inspection> {
     Ok(*reply.inspect.unwrap_or_default())
 }
 
-fn flag(profile: &ProfileName) -> String {
-    match *profile == ProfileName::default() {
-        true => String::new(),
-        false => format!(" --name {profile}"),
+/// So many agents, in words.
+fn agents(count: usize) -> String {
+    match count {
+        0 => "no agents yet".to_owned(),
+        1 => "1 agent".to_owned(),
+        count => format!("{count} agents"),
     }
+}
+
+/// The commands that put another broker in the place of this one.
+pub(super) fn restart(profile: &ProfileName) -> String {
+    let flag = profile_flag(profile);
+    format!("epithet agent stop{flag} && epithet agent --background{flag}")
 }
 
 /// Whether everything on the way to the sockets is for its owner only.
@@ -121,21 +131,21 @@ pub(super) fn open_files(inspection: &Inspection) -> Check {
     let Some(limit) = open_file_limit(&limits) else {
         return Check::ok(name, "the broker raises its limit as far as it may");
     };
-    let room = limit.saturating_sub(OTHER_FILES);
-    if inspection.agents.len() >= room {
+    let room = agents_at_once(limit);
+    let agents = inspection.agents.len();
+    if agents >= room {
         return Check::broken(
             name,
             format!(
-                "the broker may open {limit} files, and has {} agents",
-                inspection.agents.len()
+                "the broker may open {limit} files only, which is enough for {room} connections at once, and it has {agents}"
             ),
-            "ulimit -Hn 8192 in the shell that starts it, or LimitNOFILE=8192 in its unit",
+            "allow it more: LimitNOFILE=8192 in its unit, or `ulimit -n 8192` in the shell that starts it; then restart it",
         );
     }
     match room < AGENTS_MAX {
         true => Check::ok(
             name,
-            format!("the broker may open {limit}: room for {room} connections at once"),
+            format!("the broker may open {limit}: room for {room} connections at once, and it has {agents}"),
         ),
         false => Check::ok(name, format!("the broker may open {limit}")),
     }
@@ -174,16 +184,23 @@ pub(super) fn hosts(patient: &Patient, inspection: &Inspection) -> Check {
     }
     for other in other_profiles(patient) {
         let Ok(theirs) = inspect(&other) else { continue };
-        if let Some((pattern, host)) = overlap(&inspection.hosts.patterns, &theirs.hosts.patterns) {
-            return Check::warning(
-                name,
-                format!(
-                    "{host} is handled by profile \"{}\" and by \"{other}\" ({pattern}); ssh uses the first by name",
-                    patient.profile
-                ),
-                "give each profile hosts of its own with --match",
-            );
-        }
+        let Some(crossing) = crossing(&inspection.hosts.patterns, &theirs.hosts.patterns) else {
+            continue;
+        };
+        let ours = &patient.profile;
+        let first = if ours.as_str() < other.as_str() {
+            ours
+        } else {
+            &other
+        };
+        return Check::warning(
+            name,
+            format!(
+                "{} of profile \"{ours}\" and {} of profile \"{other}\" both cover {}; ssh asks \"{first}\", the first by name",
+                crossing.ours, crossing.theirs, crossing.host
+            ),
+            "give each profile hosts of its own: `match:` in ~/.epithet/config.yaml, or --match",
+        );
     }
     let from = &inspection.hosts.source;
     Check::ok(
@@ -204,29 +221,30 @@ fn other_profiles(patient: &Patient) -> Vec<ProfileName> {
     others
 }
 
-/// A host that a pattern of each list covers: the other's pattern, and the host. It tries a host of each pattern, so that
-/// it finds one list within the other, and not every way in which two patterns can cross.
-fn overlap(ours: &[String], theirs: &[String]) -> Option<(String, String)> {
-    let covers = |patterns: &[String], host: &str| {
-        let parsed = patterns.iter().filter_map(|text| HostPattern::parse(text).ok());
-        parsed.into_iter().any(|pattern| pattern.matches(host))
-    };
-    for pattern in theirs {
-        for host in [example(pattern), pattern.clone()] {
-            if covers(ours, &host) && covers(theirs, &host) {
-                return Some((pattern.clone(), host));
-            }
-        }
-    }
-    ours.iter()
-        .map(|pattern| example(pattern))
-        .find(|host| covers(theirs, host))
-        .map(|host| (host.clone(), host))
+/// Two patterns that cover the same host.
+#[derive(Debug, PartialEq, Eq)]
+struct Crossing<'a> {
+    ours: &'a str,
+    theirs: &'a str,
+    host: String,
 }
 
-/// A host that a pattern covers, where that is plain to see.
-pub(super) fn example(pattern: &str) -> String {
-    pattern.replace('*', "host").replace('?', "x")
+/// The first pattern of ours that crosses one of theirs.
+fn crossing<'a>(ours: &'a [String], theirs: &'a [String]) -> Option<Crossing<'a>> {
+    let parse = |texts: &'a [String]| -> Vec<(&'a str, HostPattern)> {
+        let parsed = texts
+            .iter()
+            .map(|text| Some((text.as_str(), HostPattern::parse(text).ok()?)));
+        parsed.flatten().collect()
+    };
+    let theirs = parse(theirs);
+    parse(ours).into_iter().find_map(|(ours, pattern)| {
+        theirs.iter().find_map(|(theirs, other)| {
+            pattern
+                .common_host(other)
+                .map(|host| Crossing { ours, theirs, host })
+        })
+    })
 }
 
 #[cfg(test)]
@@ -234,19 +252,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_within_another_is_found_from_both_sides() {
+    fn lists_that_cross_are_found_with_the_two_patterns_and_a_host() {
         let list = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         let cases = [
-            (&["*.example.com"][..], &["db.example.com"][..], true),
-            (&["db.example.com"], &["*.example.com"], true),
-            (&["*.example.com"], &["*.example.com"], true),
-            (&["*.a.com", "b"], &["*.c.com", "b"], true),
-            (&["*.a.com"], &["*.c.com"], false),
-            (&[], &["*"], false),
+            (
+                &["*.example.com"][..],
+                &["db.example.com"][..],
+                Some("db.example.com"),
+            ),
+            (&["db.example.com"], &["*.example.com"], Some("db.example.com")),
+            (&["*.a.com", "db.*"], &["*.c.com"], Some("db.c.com")),
+            (&["*.a.com", "b"], &["*.c.com", "b"], Some("b")),
+            (&["web-[0-4]"], &["{db,web}-[4-9]"], Some("web-4")),
+            (&["*.a.com"], &["*.c.com"], None),
+            (&[], &["*"], None),
         ];
-        for (ours, theirs, overlaps) in cases {
-            let found = overlap(&list(ours), &list(theirs));
-            assert_eq!(found.is_some(), overlaps, "{ours:?} {theirs:?} {found:?}");
+        for (ours, theirs, host) in cases {
+            let (ours, theirs) = (list(ours), list(theirs));
+            let found = crossing(&ours, &theirs);
+            assert_eq!(
+                found.map(|found| found.host).as_deref(),
+                host,
+                "{ours:?} {theirs:?}"
+            );
         }
     }
 

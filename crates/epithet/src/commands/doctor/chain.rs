@@ -46,8 +46,10 @@ pub(super) async fn follow(
         return Ok(());
     };
     let trial = patient.ssh.trial(target).await?;
+    let ca_url = inspection.ca_endpoints.first().map_or("", |ca| ca.url.as_str());
     let offered = Offered {
         target,
+        ca_url,
         host: intent.get("hostname"),
         port: intent.port(),
         user: intent.get("user"),

@@ -15,6 +15,8 @@ pub(super) struct Offered<'a> {
     pub(super) user: &'a str,
     /// The fingerprint of the CA that signed the certificate.
     pub(super) ca: &'a str,
+    /// Where that CA is asked.
+    pub(super) ca_url: &'a str,
     pub(super) key_id: &'a str,
 }
 
@@ -197,12 +199,17 @@ fn permission_denied(said: &Said<'_>, offered: &Offered<'_>) -> Check {
 /// What has to be so on a host for it to accept a certificate of ours.
 fn on_the_host(offered: &Offered<'_>) -> String {
     format!(
-        "on {host}, these have to be so (its log says which is not: journalctl -u ssh)\n\
+        "on {host}, as root: epithet host check{ca_url} --user {user}    (says which of these is not so)\n\
+         or look yourself, and at its log: journalctl -u ssh\n\
          ssh-keygen -lf \"$(sshd -T | awk '/^trustedusercakeys/ {{print $2}}')\"    shows {ca}\n\
          getent passwd {user}    shows the account, with a shell and not locked\n\
          sshd -T | grep authorizedprincipals    shows none, or files that list {user}",
         host = offered.host,
         ca = offered.ca,
+        ca_url = match offered.ca_url {
+            "" => String::new(),
+            url => format!(" --ca-url {url}"),
+        },
         user = offered.user,
     )
 }
@@ -263,6 +270,7 @@ mod tests {
         port: 2222,
         user: "root",
         ca: "SHA256:ca",
+        ca_url: "https://ca.example.com/",
         key_id: "alice req=1",
     };
 
@@ -331,6 +339,11 @@ mod tests {
                 "epithet trace last",
             ),
             (&with_offer, "login", "SHA256:ca"),
+            (
+                &with_offer,
+                "login",
+                "epithet host check --ca-url https://ca.example.com/ --user root",
+            ),
             (denied, "login", "grep -i"),
             (
                 "kex_exchange_identification: Connection closed by remote host\nConnection closed by 10.0.0.1 port 2222",

@@ -4,11 +4,12 @@ use super::Patient;
 use super::check::Check;
 use super::ssh::Ssh;
 use crate::cli::{DoctorOptions, Global};
-use crate::config::{self, Config};
+use crate::commands::profile_flag;
+use crate::config::{self, AgentSection, Config};
 use crate::ssh_config_file::{Standing, account_home, standing};
 use crate::terminal::short_path;
 use anyhow::Context;
-use epithet_broker::RunDir;
+use epithet_broker::{RunDir, SshConfig};
 use epithet_plugin::check::{CheckOptions, Verdict, check};
 use epithet_plugin::{PluginCommand, progress_channel};
 use epithet_ssh::openssh_version::OpenSshVersion;
@@ -17,9 +18,6 @@ use epithet_wire::display::sanitize_line;
 use std::io::{IsTerminal, Write};
 use tokio_util::sync::CancellationToken;
 
-/// The oldest ssh that understands the generated file.
-const OLDEST_SSH: OpenSshVersion = OpenSshVersion::new(8, 0);
-
 /// Reads the files; with broken ones it goes on as if there were none.
 pub(super) fn configuration(global: &Global, options: &DoctorOptions) -> anyhow::Result<(Patient, Check)> {
     let name = "configuration";
@@ -27,25 +25,30 @@ pub(super) fn configuration(global: &Global, options: &DoctorOptions) -> anyhow:
     let loaded = config::load(global.config.as_deref());
     let profile = options.name.clone();
     let running = RunDir::is_claimed(&home, &profile.clone().unwrap_or_default());
-    let (config, check) = match loaded {
+    let (mut config, section, check) = match loaded {
         Err(error) => {
             let said = format!("{error:#}");
             let remedy = remedy_in(&said).unwrap_or("correct the line that is named");
-            (Config::default(), Check::broken(name, said.clone(), remedy))
+            let check = Check::broken(name, said.clone(), remedy);
+            (Config::default(), AgentSection::default(), check)
         }
-        Ok(config) => {
-            let cas = config.agent.ca_url.as_ref().map_or(0, |cas| cas.0.len());
+        Ok(mut config) => {
+            let section = config.take_agent(profile.as_ref());
+            let cas = section.ca_url.as_ref().map_or(0, |cas| cas.0.len());
             let check = match (cas, running) {
                 (0, false) => Check::broken(
                     name,
                     "no file names a CA, and no broker is running: nothing is set up yet",
-                    "epithet setup",
+                    format!(
+                        "epithet setup{}",
+                        profile_flag(&profile.clone().unwrap_or_default())
+                    ),
                 ),
                 (0, true) => Check::ok(name, "no file names a CA; the broker was told by flags"),
                 (1, _) => Check::ok(name, "the files can be read, and name a CA"),
                 (count, _) => Check::ok(name, format!("the files can be read, and name {count} CAs")),
             };
-            (config, check)
+            (config, section, check)
         }
     };
     let roots = global.tls_ca_cert.clone().or_else(|| config.tls_ca_cert.clone());
@@ -61,12 +64,13 @@ pub(super) fn configuration(global: &Global, options: &DoctorOptions) -> anyhow:
         },
     };
     let patient = Patient {
-        profile: profile.or_else(|| config.agent.name.clone()).unwrap_or_default(),
+        profile: profile.or_else(|| section.name.clone()).unwrap_or_default(),
         roots: roots
             .map(|path| crate::logging::home_expanded(&path))
             .transpose()?,
         home,
-        config,
+        agent: section,
+        issuer: config.auth.oidc.issuer.take(),
         ssh,
     };
     Ok((patient, check))
@@ -92,10 +96,10 @@ pub(super) async fn ssh_version(patient: &Patient) -> Check {
             format!("ssh is not OpenSSH: {shown}"),
             "put OpenSSH's ssh before it in your PATH",
         ),
-        Some(version) if version < OLDEST_SSH => Check::broken(
+        Some(version) if version < SshConfig::OLDEST => Check::broken(
             name,
             format!("OpenSSH {version} does not understand the generated configuration"),
-            format!("install OpenSSH {OLDEST_SSH} or later"),
+            format!("install OpenSSH {} or later", SshConfig::OLDEST),
         ),
         Some(version) if version < OpenSshVersion::SESSION_BIND => Check::warning(
             name,
@@ -111,14 +115,17 @@ pub(super) async fn ssh_version(patient: &Patient) -> Check {
     }
 }
 
-/// Whether the `Include` is there and stands where it counts.
+/// Whether the `Include` is there and stands where it counts, in a file that ssh reads.
 pub(super) fn include(patient: &Patient) -> Check {
     let name = "include";
     let file = short_path(&patient.ssh.file);
+    if let Some((said, remedy)) = refused_by_ssh(&patient.ssh.file) {
+        return Check::broken(name, format!("{file} {said}"), format!("{remedy} {file}"));
+    }
     let text = match std::fs::read_to_string(&patient.ssh.file) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-        Err(error) => return Check::broken(name, format!("{file}: {error}"), format!("chmod u+r {file}")),
+        Err(error) => return Check::broken(name, format!("{file}: {error}"), format!("ls -ld {file}")),
     };
     match standing(&text) {
         Standing::Counts => Check::ok(
@@ -133,17 +140,43 @@ pub(super) fn include(patient: &Patient) -> Check {
         Standing::Below { line, other, keyword } => Check::broken(
             name,
             format!(
-                "the Include in line {line} of {file} stands below `{}` (line {other}), which takes its effect",
-                sanitize_line(&keyword, 60)
+                "the Include in line {line} of {file} stands below `{}` (line {other}), {}",
+                sanitize_line(&keyword, 60),
+                Standing::effect(&keyword)
             ),
             "epithet setup    (moves it to the top)",
         ),
     }
 }
 
+/// Why ssh would not read a configuration file of a person's (OpenSSH's readconf.c), and the command that mends it.
+fn refused_by_ssh(file: &std::path::Path) -> Option<(String, &'static str)> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = file.metadata().ok()?;
+    let me = rustix::process::geteuid().as_raw();
+    if metadata.is_dir() {
+        return Some(("is a directory, and has to be a file".to_owned(), "ls -ld"));
+    }
+    if metadata.uid() != 0 && metadata.uid() != me {
+        let said = format!(
+            "belongs to user id {}, so ssh refuses every connection",
+            metadata.uid()
+        );
+        return Some((said, "sudo chown \"$(id -u)\""));
+    }
+    let mode = metadata.mode() & 0o777;
+    if mode & 0o022 != 0 {
+        let said = format!("can be written by others (mode {mode:04o}), so ssh refuses every connection");
+        return Some((said, "chmod go-w"));
+    }
+    let unreadable =
+        std::fs::File::open(file).is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied);
+    unreadable.then(|| (format!("cannot be read by you (mode {mode:04o})"), "chmod u+r"))
+}
+
 /// The plugin that is configured, or that the broker says it has; `None` when the CA says how to log in.
 fn plugin_command(patient: &Patient, inspection: Option<&Inspection>) -> Option<PluginCommand> {
-    if let Some(command) = &patient.config.agent.auth {
+    if let Some(command) = &patient.agent.auth {
         return Some(command.clone());
     }
     let command = &inspection?.login.command;

@@ -59,7 +59,7 @@ fn addresses(patient: &Patient, inspection: Option<&Inspection>) -> Vec<CaAddres
         let urls = inspection.ca_endpoints.iter();
         return urls.filter_map(|ca| CaAddress::parse(&ca.url).ok()).collect();
     }
-    let configured = patient.config.agent.ca_url.as_ref();
+    let configured = patient.agent.ca_url.as_ref();
     configured.map(|cas| cas.0.clone()).unwrap_or_default()
 }
 
@@ -86,7 +86,7 @@ fn clock(whose: &str, ahead: i64, bearable: Duration) -> Check {
 /// Whether each CA still names the provider that it named first.
 pub(super) fn pins(patient: &Patient, seen: &[Seen], report: &mut Report) -> anyhow::Result<()> {
     let name = "pin";
-    if patient.config.agent.auth.is_some() {
+    if patient.agent.auth.is_some() {
         return Ok(());
     }
     let pins = Pins::at(patient.home.join(".epithet/pins"));
@@ -176,13 +176,13 @@ pub(super) async fn provider(
 
 /// Where the person logs in, as far as that is Epithet's own plugin.
 fn issuer(patient: &Patient, inspection: Option<&Inspection>, seen: &[Seen]) -> Option<String> {
-    let configured = patient.config.agent.auth.as_ref().map(ToString::to_string);
+    let configured = patient.agent.auth.as_ref().map(ToString::to_string);
     let command = configured.or_else(|| inspection.map(|inspection| inspection.login.command.clone()));
     let command = command.unwrap_or_default();
     if command.contains("auth oidc") && !command.starts_with("auth oidc as ") {
-        return issuer_flag(&command).or_else(|| patient.config.auth.oidc.issuer.clone());
+        return issuer_flag(&command).or_else(|| patient.issuer.clone());
     }
-    if patient.config.agent.auth.is_some() || !(command.is_empty() || command.starts_with("auth oidc as ")) {
+    if patient.agent.auth.is_some() || !(command.is_empty() || command.starts_with("auth oidc as ")) {
         return None;
     }
     let discovered = seen

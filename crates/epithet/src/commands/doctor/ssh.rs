@@ -106,9 +106,10 @@ impl Intent {
 }
 
 /// Runs a command to its end, or ends it.
-async fn ended(mut command: Command, deadline: Duration) -> anyhow::Result<Trial> {
+pub(super) async fn ended(mut command: Command, deadline: Duration) -> anyhow::Result<Trial> {
+    let program = command.as_std().get_program().to_owned();
     let output = match tokio::time::timeout(deadline, command.output()).await {
-        Ok(output) => output.context("cannot run ssh")?,
+        Ok(output) => output.with_context(|| format!("cannot run {}", program.display()))?,
         Err(_) => return Ok(Trial::default()),
     };
     let mut said = String::from_utf8_lossy(&output.stderr).into_owned();

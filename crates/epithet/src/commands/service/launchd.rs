@@ -140,4 +140,47 @@ mod tests {
         assert_eq!(count("<dict>"), count("</dict>"));
         assert!(escaped("a\u{1b}b").is_err());
     }
+
+    /// The reader of property lists that comes with Python.
+    #[test]
+    fn a_reader_of_property_lists_reads_back_what_was_meant() {
+        use std::io::Write as _;
+        let service = Service {
+            profile: "work".parse().unwrap(),
+            program: "/opt/a&b <c> \"d\" 'e'/epithet".into(),
+            arguments: vec!["--config=/x/<y>.yaml".into(), "--tls-ca-cert=/\u{e4}.pem".into()],
+            socket: "/h/.epithet/run/work/broker.sock".into(),
+            home: "/Users/alice".into(),
+            path: "/opt/homebrew/bin:/usr/bin".into(),
+            log: "/Users/alice/Library/Logs/epithet/work.log".into(),
+        };
+        let script = "import json, plistlib, sys; print(json.dumps(plistlib.load(sys.stdin.buffer)))";
+        let python = Command::new("python3")
+            .args(["-c", script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let Ok(mut python) = python else {
+            eprintln!("python3 is not here, so nothing was read back");
+            return;
+        };
+        let list = property_list(&service).unwrap().text;
+        python.stdin.take().unwrap().write_all(list.as_bytes()).unwrap();
+        let output = python.wait_with_output().unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let read: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let words: Vec<String> = serde_json::from_value(read["ProgramArguments"].clone()).unwrap();
+        assert_eq!(words[..3], [service.program.to_str().unwrap(), "agent", "start"]);
+        for argument in &service.arguments {
+            assert!(words.contains(argument), "{argument} is not in {words:?}");
+        }
+        assert_eq!(read["Label"], "dev.epithet.epithet-agent-work");
+        assert_eq!(read["RunAtLoad"], true);
+        assert_eq!(read["EnvironmentVariables"]["PATH"], service.path);
+    }
 }

@@ -34,7 +34,7 @@ impl ConfigFile {
                 after: None,
             });
         }
-        let (text, lines) = added(before.as_deref().unwrap_or(""), &missing)
+        let (text, lines) = added(before.as_deref().unwrap_or(""), &missing, &section(wishes))
             .with_context(|| format!("{} cannot be completed by itself", named(&path)))?;
         serde_saphyr::from_str::<Option<Config>>(&text)
             .ok()
@@ -90,7 +90,7 @@ struct Missing {
 impl Missing {
     /// Refuses when the files say something else: an answer of somebody's is not replaced behind their back.
     fn of(wishes: &Wishes) -> anyhow::Result<Self> {
-        let agent = &wishes.existing.agent;
+        let agent = &wishes.there;
         let mut missing = Self::default();
         let cas: Vec<String> = wishes.cas.iter().map(with_priority).collect();
         match &agent.ca_url {
@@ -146,44 +146,112 @@ fn otherwise<T>(key: &str, there: &str, wanted: &str) -> anyhow::Result<T> {
     )
 }
 
-/// The text with the missing lines in it, and the new lines.
-fn added(text: &str, missing: &Missing) -> anyhow::Result<(String, Vec<String>)> {
+/// The keys that lead to a profile's section.
+fn section(wishes: &Wishes) -> Vec<String> {
+    match wishes.is_below_profiles {
+        true => vec!["profiles".to_owned(), wishes.profile.to_string()],
+        false => vec!["agent".to_owned()],
+    }
+}
+
+/// The text with the missing lines in it, those of the section below `keys`, and the new lines.
+fn added(text: &str, missing: &Missing, keys: &[String]) -> anyhow::Result<(String, Vec<String>)> {
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
     let mut new = Vec::new();
     if !missing.agent.is_empty() {
-        let section = lines.iter().position(|line| line.starts_with("agent:"));
-        match section {
-            None => {
-                if lines.is_empty() {
-                    new.push(
-                        "# Every setting is in docs/configuration.md, or `epithet agent --help`.".to_owned(),
-                    );
-                }
-                new.push("agent:".to_owned());
-                new.extend(missing.agent.iter().map(|line| format!("  {line}")));
-                lines.extend(new.clone());
-            }
-            Some(at) => {
-                let rest = lines[at]["agent:".len()..].trim();
-                if !rest.is_empty() && !rest.starts_with('#') {
-                    bail!(
-                        "its `agent:` is written on one line\ntry: add to it yourself\n  {}",
-                        missing.agent.join("\n  ")
-                    );
-                }
-                let child = lines[at + 1..]
-                    .iter()
-                    .find(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'));
-                let indent = child.map_or(0, |line| line.len() - line.trim_start().len());
-                let indent = " ".repeat(if indent == 0 { 2 } else { indent });
-                new.extend(missing.agent.iter().map(|line| format!("{indent}{line}")));
-                lines.splice(at + 1..at + 1, new.clone());
-            }
+        if lines.is_empty() {
+            new.push("# Every setting is in docs/configuration.md, or `epithet agent --help`.".to_owned());
         }
+        let place = Place::find(&lines, keys, missing)?;
+        let mut indent = place.indent;
+        for key in &keys[place.found..] {
+            new.push(format!("{indent}{key}:"));
+            indent.push_str("  ");
+        }
+        new.extend(missing.agent.iter().map(|line| format!("{indent}{line}")));
+        lines.splice(place.at..place.at, new.clone());
     }
     new.extend(missing.top.iter().cloned());
     lines.extend(missing.top.iter().cloned());
     Ok((lines.join("\n") + "\n", new))
+}
+
+/// Where lines of a section go.
+struct Place {
+    /// Before this line.
+    at: usize,
+    /// The blanks before them.
+    indent: String,
+    /// How many of the keys are there already.
+    found: usize,
+}
+
+impl Place {
+    /// Follows the keys as far as they are there.
+    fn find(lines: &[String], keys: &[String], missing: &Missing) -> anyhow::Result<Self> {
+        let mut place = Self {
+            at: lines.len(),
+            indent: String::new(),
+            found: 0,
+        };
+        let mut within = 0..lines.len();
+        for key in keys {
+            let head = format!("{}{key}:", place.indent);
+            let Some(at) = within.clone().find(|line| lines[*line].starts_with(&head)) else {
+                break;
+            };
+            let rest = lines[at][head.len()..].trim();
+            if !rest.is_empty() && !rest.starts_with('#') {
+                bail!("{}", on_one_line(&lines[at], key, rest, missing));
+            }
+            let is_of_it = |line: &String| is_empty(line) || indent_of(line) > place.indent.len();
+            let end = lines[at + 1..].iter().take_while(|line| is_of_it(line)).count() + at + 1;
+            let child = lines[at + 1..end].iter().find(|line| !is_empty(line));
+            let indent = child.map_or(place.indent.len() + 2, |line| indent_of(line));
+            place = Self {
+                at: at + 1,
+                indent: " ".repeat(indent),
+                found: place.found + 1,
+            };
+            within = at + 1..end;
+        }
+        Ok(place)
+    }
+}
+
+fn indent_of(line: &str) -> usize {
+    line.len() - line.trim_start().len()
+}
+
+/// Whether a line says nothing.
+fn is_empty(line: &str) -> bool {
+    line.trim().is_empty() || line.trim_start().starts_with('#')
+}
+
+/// What a person can write in the place of a section that is written as `key: {...}`.
+fn on_one_line(line: &str, key: &str, rest: &str, missing: &Missing) -> String {
+    let inner = rest
+        .strip_prefix('{')
+        .and_then(|rest| rest.strip_suffix('}'))
+        .map(str::trim);
+    let whole = inner.map(|inner| {
+        let own = (!inner.is_empty()).then(|| inner.to_owned());
+        let all: Vec<String> = own.into_iter().chain(missing.agent.iter().cloned()).collect();
+        format!("{}{key}: {{{}}}", " ".repeat(indent_of(line)), all.join(", "))
+    });
+    let (verb, lines) = match whole {
+        Some(whole) => ("write it like this", vec![whole]),
+        None => ("add to it yourself", missing.agent.clone()),
+    };
+    let lines: Vec<_> = lines
+        .iter()
+        .chain(&missing.top)
+        .map(|line| format!("\n  {line}"))
+        .collect();
+    format!(
+        "its `{key}:` is written on one line\ntry: {verb}{}",
+        lines.concat()
+    )
 }
 
 fn with_priority(ca: &epithet_broker::CaAddress) -> String {
@@ -237,12 +305,72 @@ mod tests {
             ),
         ];
         for (before, after) in cases {
-            let (text, _) = added(before, &missing()).unwrap();
+            let (text, _) = added(before, &missing(), &["agent".to_owned()]).unwrap();
             assert_eq!(text, after);
             serde_saphyr::from_str::<Config>(&text).unwrap();
         }
-        let error = added("agent: {match: a}\n", &missing()).unwrap_err().to_string();
-        assert!(error.contains("ca-url: \"https://ca/\""), "{error}");
+    }
+
+    #[test]
+    fn a_profile_is_written_below_profiles_and_nothing_else_changes() {
+        let keys = ["profiles".to_owned(), "work".to_owned()];
+        let cases = [
+            (
+                "agent:\n  match: a\n",
+                "agent:\n  match: a\nprofiles:\n  work:\n    ca-url: \"https://ca/\"\ntls-ca-cert: \"/x\"\n",
+            ),
+            (
+                "profiles:\n  # others\n    home:\n      match: a\nverbose: 1\n",
+                "profiles:\n    work:\n      ca-url: \"https://ca/\"\n  # others\n    home:\n      match: a\nverbose: 1\ntls-ca-cert: \"/x\"\n",
+            ),
+            (
+                "profiles:\n  work:\n    match: a\n  z: {}\n",
+                "profiles:\n  work:\n    ca-url: \"https://ca/\"\n    match: a\n  z: {}\ntls-ca-cert: \"/x\"\n",
+            ),
+            (
+                "profiles:\n  z:\n    match: a\nserver:\n  work: 1\n",
+                "profiles:\n  work:\n    ca-url: \"https://ca/\"\n  z:\n    match: a\nserver:\n  work: 1\ntls-ca-cert: \"/x\"\n",
+            ),
+        ];
+        for (before, after) in cases {
+            assert_eq!(added(before, &missing(), &keys).unwrap().0, after);
+        }
+    }
+
+    #[test]
+    fn a_section_on_one_line_is_shown_as_it_has_to_be() {
+        let lines = |text: &str, keys: &[&str]| {
+            let keys: Vec<_> = keys.iter().map(|key| (*key).to_owned()).collect();
+            added(text, &missing(), &keys).unwrap_err().to_string()
+        };
+        for (text, keys, line) in [
+            (
+                "agent: {match: a}\n",
+                &["agent"][..],
+                "\n  agent: {match: a, ca-url: \"https://ca/\"}\n  tls-ca-cert: \"/x\"",
+            ),
+            (
+                "agent: {}\n",
+                &["agent"],
+                "\n  agent: {ca-url: \"https://ca/\"}\n",
+            ),
+            (
+                "profiles:\n  work: {match: a}\n",
+                &["profiles", "work"],
+                "\n    work: {match: a, ca-url: \"https://ca/\"}\n",
+            ),
+            (
+                "agent: &x\n  match: a\n",
+                &["agent"],
+                "\n  ca-url: \"https://ca/\"\n",
+            ),
+        ] {
+            let said = lines(text, keys);
+            assert!(
+                said.contains("on one line\ntry: ") && said.contains(line),
+                "{said}"
+            );
+        }
     }
 
     #[test]

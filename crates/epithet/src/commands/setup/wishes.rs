@@ -3,24 +3,30 @@
 use super::questions::Questions;
 use super::say;
 use crate::cli::{Global, SetupOptions, patterns};
-use crate::config::Config;
+use crate::commands::profile_flag;
+use crate::config::{AgentSection, Config};
 use crate::terminal::{Screen, Tone};
 use anyhow::{Context, bail};
 use epithet_broker::{CaAddress, CaHttp, CaView, look_at_ca};
 use epithet_plugin::PluginCommand;
-use epithet_wire::HostPattern;
 use epithet_wire::display::sanitize_line;
 use epithet_wire::limits::CA_DEADLINE;
+use epithet_wire::{HostPattern, ProfileName};
 use std::path::PathBuf;
 
 /// Everything that has to be in the configuration.
 #[derive(Debug)]
 pub(super) struct Wishes {
+    pub(super) profile: ProfileName,
     pub(super) cas: Vec<CaAddress>,
     pub(super) auth: Option<PluginCommand>,
     pub(super) hosts: Vec<HostPattern>,
     pub(super) tls_ca_cert: Option<PathBuf>,
-    /// What is configured now.
+    /// Whether the profile's section is below `profiles:`, or will be.
+    pub(super) is_below_profiles: bool,
+    /// What is configured now for this profile.
+    pub(super) there: AgentSection,
+    /// What the files say beside that.
     pub(super) existing: Config,
     /// The patterns that the CA names.
     advertised: Vec<String>,
@@ -30,9 +36,12 @@ impl Wishes {
     pub(super) fn gather(
         global: &Global,
         options: &SetupOptions,
-        existing: Config,
+        mut existing: Config,
         questions: &Questions,
     ) -> anyhow::Result<Self> {
+        let profile = options.name.clone().or_else(|| existing.agent.name.clone());
+        let profile = profile.unwrap_or_default();
+        let (there, is_below_profiles) = existing.take_own_agent(&profile);
         let tls_ca_cert = match &global.tls_ca_cert {
             Some(path) => Some(std::path::absolute(crate::logging::home_expanded(path)?)?),
             None => None,
@@ -42,18 +51,21 @@ impl Wishes {
             .map(|path| crate::logging::home_expanded(&path))
             .transpose()?;
         let http = CaHttp::new(roots.as_deref(), CA_DEADLINE)?;
-        let configured = existing.agent.ca_url.as_ref().map(|cas| cas.0.clone());
+        let configured = there.ca_url.as_ref().map(|cas| cas.0.clone());
         let (cas, views) = match (options.ca_url.is_empty(), configured) {
             (false, _) => look_at_all(&http, options.ca_url.clone(), questions)?,
             (true, Some(cas)) if !cas.is_empty() => look_at_all(&http, cas, questions)?,
-            _ => ask_for_ca(&http, questions)?,
+            _ => ask_for_ca(&http, &profile, questions)?,
         };
         let discovered = views.iter().find_map(|view| view.discovery.clone());
         let mut wishes = Self {
+            profile,
             cas,
             auth: options.auth.clone().map(PluginCommand::Shell),
             hosts: patterns("--match", &options.match_)?,
             tls_ca_cert,
+            is_below_profiles,
+            there,
             existing,
             advertised: discovered
                 .as_ref()
@@ -61,8 +73,7 @@ impl Wishes {
                 .unwrap_or_default(),
         };
         let ca_says_how = discovered.is_some_and(|found| found.auth.is_some());
-        if !ca_says_how && wishes.auth.is_none() && wishes.existing.agent.auth.is_none() && !views.is_empty()
-        {
+        if !ca_says_how && wishes.auth.is_none() && wishes.there.auth.is_none() && !views.is_empty() {
             wishes.auth = Some(ask_for_plugin(questions)?);
         }
         if let Some(auth) = &wishes.auth {
@@ -71,12 +82,38 @@ impl Wishes {
         if wishes.patterns().is_empty() && !views.is_empty() {
             wishes.hosts = ask_for_hosts(questions)?;
         }
+        wishes.warn_of_crossings()?;
         Ok(wishes)
+    }
+
+    /// The plugin, unless it is the one that comes with Epithet or the CA says how to log in.
+    pub(super) fn own_plugin(&self) -> Option<&PluginCommand> {
+        let auth = self.auth.as_ref().or(self.there.auth.as_ref());
+        auth.filter(|command| !command.to_string().contains("auth oidc"))
+    }
+
+    /// Says which of the hosts another profile of the files names too: ssh would ask one of the two brokers only.
+    fn warn_of_crossings(&self) -> anyhow::Result<()> {
+        for text in self.patterns() {
+            let Ok(pattern) = text.parse::<HostPattern>() else {
+                continue;
+            };
+            let crossing = self
+                .existing
+                .hosts_of_others()
+                .find_map(|(name, other)| pattern.common_host(other).map(|host| (name, other, host)));
+            if let Some((name, other, host)) = crossing {
+                say(&format!(
+                    "note: {pattern} and {other} of profile \"{name}\" both cover {host}; ssh asks the profile that is first by name"
+                ))?;
+            }
+        }
+        Ok(())
     }
 
     /// The hosts that will be handled, as far as anybody says; empty when nobody does.
     pub(super) fn patterns(&self) -> Vec<String> {
-        let configured = self.existing.agent.match_.as_ref().map(|patterns| &patterns.0);
+        let configured = self.there.match_.as_ref().map(|patterns| &patterns.0);
         let words = |patterns: &[HostPattern]| patterns.iter().map(ToString::to_string).collect();
         match (self.hosts.as_slice(), configured) {
             ([], Some(configured)) if !configured.is_empty() => words(configured),
@@ -130,9 +167,16 @@ fn look_at_all(
 }
 
 /// Asks until a CA answers.
-fn ask_for_ca(http: &CaHttp, questions: &Questions) -> anyhow::Result<(Vec<CaAddress>, Vec<CaView>)> {
+fn ask_for_ca(
+    http: &CaHttp,
+    profile: &ProfileName,
+    questions: &Questions,
+) -> anyhow::Result<(Vec<CaAddress>, Vec<CaView>)> {
     if !questions.asks() {
-        bail!("--ca-url is required\ntry: epithet setup --ca-url https://ca.example.com --yes");
+        bail!(
+            "--ca-url is required\ntry: epithet setup{} --ca-url https://ca.example.com --yes",
+            profile_flag(profile)
+        );
     }
     loop {
         let Some(answer) = questions.ask("The CA's URL (whoever runs it knows):")? else {

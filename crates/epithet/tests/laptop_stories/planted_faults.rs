@@ -1,0 +1,331 @@
+//! More faults that are planted for `epithet doctor`: versions that do not fit, clocks, limits, files that ssh refuses.
+
+use crate::doctor::{diagnosis_by, is_reason, reason, well};
+use crate::support::{Story, program};
+use epithet_testkit::{DEADLINE, Finished, plugin_script, search_path};
+use serde_json::json;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::Command;
+
+/// `epithet` with the home's own programs first in its path.
+fn with_own_programs(story: &Story) -> Command {
+    let mut command = story.laptop.epithet();
+    let home = story.laptop.home.path().display();
+    command.env("PATH", format!("{home}:{}", search_path().display()));
+    command
+}
+
+fn mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("a file of ours");
+}
+
+#[test]
+fn an_ssh_that_is_too_old_for_the_generated_file_or_for_forwarding() {
+    let story = well();
+    let pretend = |version: &str| {
+        let script = format!("#!/bin/sh\necho 'OpenSSH_{version}p1, OpenSSL 1.1.1' >&2\n");
+        plugin_script(story.laptop.home.path(), "ssh", &script);
+        diagnosis_by(with_own_programs(&story), &story, &[])
+    };
+    for old in ["7.9", "8.2"] {
+        let said = format!("OpenSSH {old} does not understand the generated configuration");
+        is_reason(pretend(old), 2, "ssh", &said, "install OpenSSH 8.3 or later");
+    }
+    is_reason(
+        pretend("8.4"),
+        1,
+        "ssh",
+        "does not tell agents which host",
+        "8.9 or later",
+    );
+}
+
+#[test]
+fn an_include_in_a_block_counts_when_the_block_is_for_every_host() {
+    let story = well();
+    let own = std::fs::read_to_string(story.laptop.home.join(".ssh/config")).unwrap();
+    let (include, rest) = own.split_once('\n').unwrap();
+    let write = |text: String| story.laptop.home.write(".ssh/config", text);
+    // As ssh itself sees it: the host's whole way is looked at, too.
+    write(format!("Host *\n  ServerAliveInterval 60\n\n{include}\n{rest}"));
+    let (code, value) = diagnosis_by(story.laptop.epithet(), &story, &["127.0.0.1"]);
+    assert_eq!((code, &value["verdict"]), (Some(0), &"ok".into()), "{value:#}");
+
+    write(format!(
+        "Host *\n  IdentityAgent /somewhere/agent\n{include}\n{rest}"
+    ));
+    let said = "stands below `IdentityAgent /somewhere/agent` (line 2), so ssh uses that agent";
+    reason(&story, &["127.0.0.1"], 2, "include", said, "epithet setup");
+    write(format!("Host *\nHost elsewhere\n  User x\n\n{include}\n{rest}"));
+    let said = "stands below `Host elsewhere` (line 2), so it counts for those hosts only";
+    reason(&story, &["127.0.0.1"], 2, "include", said, "epithet setup");
+}
+
+#[test]
+fn an_ssh_configuration_that_ssh_refuses() {
+    let story = well();
+    let path = story.laptop.home.join(".ssh/config");
+    mode(&path, 0o664);
+    let said = "can be written by others (mode 0664), so ssh refuses every connection";
+    reason(&story, &[], 2, "include", said, "chmod go-w ~/.ssh/config");
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    reason(
+        &story,
+        &[],
+        2,
+        "include",
+        "is a directory",
+        "ls -ld ~/.ssh/config",
+    );
+}
+
+#[test]
+fn a_directory_where_a_configuration_file_should_be() {
+    let story = Story::begin();
+    let path = story.laptop.home.join(".epithet/config.yaml");
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    let said = "config.yaml is a directory";
+    reason(&story, &[], 2, "configuration", said, "ls -la ");
+    // And everything else that reads it says so as well.
+    let finished = story.epithet(["agent", "--ca-url", "https://ca.example.com"]);
+    assert_eq!(finished.code(), Some(1));
+    assert!(finished.stderr.contains(said), "{}", finished.stderr);
+}
+
+/// Answers each request of a provider's configuration and keys with a time that is this much off.
+fn provider_with_a_clock(ahead: i64) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let issuer = format!("http://{}", listener.local_addr().expect("an address"));
+    let document = json!({
+        "issuer": issuer, "authorization_endpoint": format!("{issuer}/authorize"), "token_endpoint": format!("{issuer}/token"),
+        "jwks_uri": format!("{issuer}/keys"), "response_types_supported": ["code"], "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": ["RS256"], "code_challenge_methods_supported": ["S256"],
+    });
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut asked = [0; 4096];
+            let length = stream.read(&mut asked).unwrap_or(0);
+            let keys = asked[..length].starts_with(b"GET /keys");
+            let body = if keys {
+                json!({"keys": []})
+            } else {
+                document.clone()
+            }
+            .to_string();
+            let now = jiff::Timestamp::now().as_second() + ahead;
+            let date = jiff::Timestamp::from_second(now).expect("a time");
+            let date = date.strftime("%a, %d %b %Y %H:%M:%S GMT");
+            let _ = write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nDate: {date}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                body.len()
+            );
+        }
+    });
+    issuer
+}
+
+#[test]
+fn a_provider_whose_clock_is_another() {
+    let story = Story::begin();
+    for (ahead, code, said) in [
+        (0, 0, ""),
+        (900, 2, "behind that of the provider"),
+        (-900, 2, "ahead of that of the provider"),
+    ] {
+        let issuer = provider_with_a_clock(ahead);
+        let auth = format!("epithet auth oidc --issuer {issuer} --client-id x");
+        story.configure(story.site.url(), &auth);
+        let mut start = with_own_programs(&story);
+        start.args(["agent", "--background"]);
+        std::os::unix::fs::symlink(program(), story.laptop.home.join("epithet")).ok();
+        Finished::of(start, DEADLINE).success();
+        let found = diagnosis_by(with_own_programs(&story), &story, &[]);
+        if code == 0 {
+            assert_eq!(found.0, Some(0), "{:#}", found.1);
+        } else {
+            is_reason(found, code, "clock", said, "timedatectl");
+        }
+        story.epithet(["agent", "stop"]).success();
+    }
+}
+
+/// A broker of another version: it holds the lock, and says who it is.
+fn broker_of_version(story: &Story, version: &str) -> std::fs::File {
+    let run = story.run_dir("");
+    std::fs::create_dir_all(&run).unwrap();
+    for folder in [&run, &story.laptop.home.join(".epithet/run")] {
+        mode(folder, 0o700);
+    }
+    let lock = std::fs::File::create(story.run_dir("lock")).unwrap();
+    lock.lock().unwrap();
+    let socket = story.run_dir("broker.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    mode(&socket, 0o600);
+    let own = story.site.url().to_owned();
+    let answer = json!({"inspect": {
+        "version": version, "pid": std::process::id(), "profile": "default", "socketPath": socket, "agentSocketDir": run.join("agent"),
+        "hosts": {"patterns": ["127.0.0.*"], "source": "configuration"}, "caEndpoints": [{"url": own, "state": "closed"}], "agents": [],
+    }, "result": {"allow": true}});
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut line = String::new();
+            let _ = BufReader::new(&stream).read_line(&mut line);
+            let _ = writeln!(stream, "{answer}");
+        }
+    });
+    lock
+}
+
+#[test]
+fn a_broker_of_another_version_than_the_program() {
+    let story = Story::begin();
+    let _lock = broker_of_version(&story, "0.0.7");
+    let (code, value) = diagnosis_by(story.laptop.epithet(), &story, &[]);
+    assert!(code.is_some_and(|code| code > 0), "{value:#}");
+    let checks = value["checks"].as_array().unwrap();
+    let broker = checks.iter().find(|check| check["name"] == "broker").unwrap();
+    assert_eq!(broker["verdict"], "warning", "{value:#}");
+    let said = broker["said"].as_str().unwrap();
+    assert!(
+        said.contains("it is version 0.0.7, and this program is "),
+        "{said}"
+    );
+    assert!(
+        broker["remedy"]
+            .as_str()
+            .unwrap()
+            .contains("epithet agent stop && epithet agent --background"),
+        "{broker:#}"
+    );
+}
+
+#[test]
+fn a_match_program_of_another_version_or_none_any_more() {
+    let mut story = Story::begin();
+    story.laptop.program = story.laptop.home.install(program());
+    let script = |version: &str| {
+        let script = format!("#!/bin/sh\n[ \"$1\" = --version ] || exit 1\necho 'epithet-match {version}'\n");
+        plugin_script(story.laptop.home.path(), "epithet-match", &script)
+    };
+    let small = script(env!("CARGO_PKG_VERSION"));
+    story.in_background();
+    let (code, value) = diagnosis_by(story.laptop.epithet(), &story, &[]);
+    assert_eq!(code, Some(0), "{value:#}");
+
+    script("0.0.7");
+    let said = "epithet-match, which is version 0.0.7, and the broker is version";
+    reason(
+        &story,
+        &[],
+        1,
+        "match",
+        said,
+        "install `epithet` and `epithet-match`",
+    );
+    // One that is older than the question.
+    plugin_script(story.laptop.home.path(), "epithet-match", "#!/bin/sh\nexit 80\n");
+    reason(
+        &story,
+        &[],
+        1,
+        "match",
+        "which is of another version",
+        "epithet agent stop",
+    );
+
+    std::fs::remove_file(small).unwrap();
+    reason(
+        &story,
+        &[],
+        2,
+        "match",
+        "which is not there any more",
+        "epithet agent stop && epithet agent --background",
+    );
+    std::fs::remove_file(story.run_dir("ssh-config.conf")).unwrap();
+    reason(
+        &story,
+        &[],
+        2,
+        "match",
+        "ssh-config.conf is not there",
+        "epithet agent stop",
+    );
+}
+
+#[test]
+fn a_broker_that_may_open_too_few_files() {
+    let story = Story::begin();
+    let mut limited = story.laptop.home.command("sh");
+    limited.args(["-c", "ulimit -n 64 && exec \"$@\"", "sh"]);
+    limited.arg(program()).args(["agent", "--background"]);
+    Finished::of(limited, DEADLINE).success();
+    let taken = (0..64).take_while(|number| {
+        let mut question = Command::new(env!("CARGO_BIN_EXE_epithet-match"));
+        question.args(["--host", "127.0.0.1", "--port", "22", "--user", "root", "--hash"]);
+        question
+            .arg(format!("{number:040x}"))
+            .arg("--broker")
+            .arg(story.run_dir("broker.sock"));
+        Finished::of(question, DEADLINE).code() == Some(0)
+    });
+    assert!((1..64).contains(&taken.count()), "the limit is reached");
+    let said = "may open 64 files only, which is enough for";
+    reason(&story, &[], 2, "open files", said, "ulimit -n 8192");
+}
+
+#[test]
+fn where_the_host_is_the_reason_its_own_check_is_named() {
+    let story = well();
+    let sshd = epithet_testkit::Sshd::start(epithet_testkit::SshdSettings::default());
+    story.laptop.knows(&sshd, "");
+    let check = format!("as root: epithet host check --ca-url {}", story.site.url());
+    reason(
+        &story,
+        &["127.0.0.1"],
+        2,
+        "login",
+        "does not accept the certificate",
+        &check,
+    );
+}
+
+#[test]
+fn a_profile_is_looked_at_by_its_own_section() {
+    let story = Story::begin();
+    let config = json!({"profiles": {"work": {"ca-url": story.site.url(), "auth": "no-such-login", "match": ["127.0.0.*"]}}});
+    story
+        .laptop
+        .home
+        .write(".epithet/config.yaml", config.to_string());
+    reason(
+        &story,
+        &[],
+        2,
+        "configuration",
+        "nothing is set up yet",
+        "epithet setup",
+    );
+    reason(
+        &story,
+        &["--name", "work"],
+        2,
+        "broker",
+        "not running",
+        "epithet agent --background --name work",
+    );
+    let (_, value) = diagnosis_by(story.laptop.epithet(), &story, &["--name", "work"]);
+    let plugin = value["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|check| check["name"] == "plugin");
+    assert_eq!(plugin.unwrap()["verdict"], "broken", "{value:#}");
+}
