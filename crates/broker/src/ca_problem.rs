@@ -49,8 +49,10 @@ impl Cause {
             }
             next = cause.source();
         }
+        // The number says nothing to a person that the words before it do not.
+        let words = words.split(" (os error ").next().unwrap_or_default();
         Self {
-            words: sanitize_line(&words, WORDS_SHOWN),
+            words: sanitize_line(words, WORDS_SHOWN),
             chain,
             os_error,
         }

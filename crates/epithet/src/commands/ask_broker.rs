@@ -89,7 +89,7 @@ fn explain(error: &ClientError, choice: &BrokerChoice, socket: &Path) -> anyhow:
         true => String::new(),
         false => format!(" for profile \"{profile}\""),
     };
-    anyhow::anyhow!("{error}{whose} (nobody listens at {socket})\ntry: epithet agent --background{flag}")
+    anyhow::anyhow!("{error}{whose}\nnobody listens at {socket}\ntry: epithet agent --background{flag}")
 }
 
 /// The socket of the chosen broker: named, or in the profile's run directory, or below `$XDG_RUNTIME_DIR`.

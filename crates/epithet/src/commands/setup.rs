@@ -12,7 +12,7 @@ use super::ask_broker::{asker, converse};
 use super::profile_flag;
 use crate::cli::{BrokerChoice, Global, InstallOptions, SetupOptions, Start};
 use crate::config;
-use crate::terminal::{Screen, Tone, short_path};
+use crate::terminal::{Screen, Tone, short_path, wrapped};
 use anyhow::{Context, bail};
 use config_file::ConfigFile;
 use epithet_broker::RunDir;
@@ -36,7 +36,7 @@ pub(crate) fn run(global: &Global, options: &SetupOptions) -> anyhow::Result<Exi
 
     let changes = [config.shown(), include.shown()];
     for change in &changes {
-        say(change)?;
+        say(&painted(change))?;
     }
     let nothing_to_write = config.is_there() && include.is_there();
     if options.dry_run {
@@ -133,7 +133,7 @@ fn log_in(wishes: &Wishes, options: &SetupOptions) -> anyhow::Result<()> {
     let asker = asker("epithet setup");
     let is_attended = asker.terminal;
     if !is_attended && wishes.own_plugin().is_none() {
-        return say(&format!(
+        return explain(&format!(
             "not logged in yet, because there is no terminal here; the first ssh will, or: {again}"
         ));
     }
@@ -173,12 +173,27 @@ fn last_words(wishes: &Wishes, options: &SetupOptions) -> anyhow::Result<()> {
     ))?;
     let hosts = wishes.patterns();
     if !hosts.is_empty() && wishes.example_host().is_none() {
-        say(&format!(
+        explain(&format!(
             "HOST is any of {}; hosts must trust the CA: docs/hosts.md",
             hosts.join(", ")
         ))?;
     }
     say(&format!("if it does not work:  epithet doctor HOST{flag}"))
+}
+
+/// A change with its new lines painted.
+fn painted(change: &str) -> String {
+    let screen = Screen::of_stdout();
+    let lines = change.lines().map(|line| match line.starts_with("  + ") {
+        true => screen.paint(Tone::Good, line),
+        false => line.to_owned(),
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Says something that is longer than a line may be.
+fn explain(text: &str) -> anyhow::Result<()> {
+    say(&wrapped(text, Screen::of_stdout().width, 2))
 }
 
 /// A path in a sentence.

@@ -153,8 +153,7 @@ impl Report {
         let sentence = wrapped(&format!("{begin}: {}", reason.said), width, 2);
         let mut words = format!("\n{}\n", self.screen.paint(tone, &sentence));
         if let Some(remedy) = &reason.remedy {
-            // A command is to be copied, so it stays as it is.
-            let remedy = remedy.replace('\n', "\n  ");
+            let remedy = remedy_lines(remedy, width);
             words.push_str(&format!(
                 "  {} {remedy}\n",
                 self.screen.paint(Tone::Strong, "try:")
@@ -162,6 +161,20 @@ impl Report {
         }
         words
     }
+}
+
+/// A command is to be copied, so it stays on its line; a remark behind it gets one of its own where there is no room.
+fn remedy_lines(remedy: &str, width: usize) -> String {
+    let lines = remedy.lines().map(|line| match line.split_once("    ") {
+        Some((command, remark)) if "  try: ".len() + line.chars().count() > width => {
+            format!(
+                "{command}\n      {}",
+                wrapped(remark.trim_start(), width.saturating_sub(6), 6)
+            )
+        }
+        _ => line.to_owned(),
+    });
+    lines.collect::<Vec<_>>().join("\n  ")
 }
 
 fn line(check: &Check, screen: Screen) -> String {
@@ -211,6 +224,17 @@ mod tests {
             "{}",
             report.last_words()
         );
+    }
+
+    #[test]
+    fn a_remark_behind_a_command_gets_a_line_where_there_is_no_room() {
+        let remedy = "curl https://ca.example.com    (check the URL and the network)";
+        assert_eq!(remedy_lines(remedy, 80), remedy);
+        assert_eq!(
+            remedy_lines(remedy, 40),
+            "curl https://ca.example.com\n      (check the URL and the network)"
+        );
+        assert_eq!(remedy_lines("do\nthis", 10), "do\n  this");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What the person wants: from flags, from what is configured already, from the CA, and from answers; in this order.
 
 use super::questions::Questions;
-use super::say;
+use super::{explain, say};
 use crate::cli::{Global, SetupOptions, patterns};
 use crate::commands::profile_flag;
 use crate::config::{AgentSection, Config};
@@ -103,7 +103,7 @@ impl Wishes {
                 .hosts_of_others()
                 .find_map(|(name, other)| pattern.common_host(other).map(|host| (name, other, host)));
             if let Some((name, other, host)) = crossing {
-                say(&format!(
+                explain(&format!(
                     "note: {pattern} and {other} of profile \"{name}\" both cover {host}; ssh asks the profile that is first by name"
                 ))?;
             }
@@ -154,13 +154,13 @@ fn look_at_all(
                 "{problems}\ntry: check the URL and the network; --tls-ca-cert FILE trusts a private authority"
             );
         }
-        say(&problems)?;
+        explain(&problems)?;
         if !questions.confirm("Go on all the same?")? {
             bail!("nothing was changed");
         }
     } else {
         for problem in problems {
-            say(&format!("note: {problem}"))?;
+            explain(&format!("note: {problem}"))?;
         }
     }
     Ok((cas, views))
@@ -195,7 +195,7 @@ fn ask_for_ca(
                     show(&ca, &view)?;
                     return Ok((vec![ca], vec![view]));
                 }
-                Err(problem) => say(&format!("  {ca} does not answer as a CA: {problem}"))?,
+                Err(problem) => explain(&format!("  {ca} does not answer as a CA: {problem}"))?,
             },
         }
     }
@@ -217,7 +217,7 @@ fn ask_for_plugin(questions: &Questions) -> anyhow::Result<PluginCommand> {
 
 fn ask_for_hosts(questions: &Questions) -> anyhow::Result<Vec<HostPattern>> {
     if !questions.asks() {
-        say(
+        explain(
             "note: the CA does not say which hosts are its own, so it will be asked about every host; name yours with --match",
         )?;
         return Ok(Vec::new());

@@ -1,6 +1,6 @@
 //! One connection's phases as bars under each other, as wide as the terminal.
 
-use crate::terminal::{Screen, Tone};
+use crate::terminal::{Screen, Tone, wrapped};
 use epithet_wire::display::sanitize_line;
 use epithet_wire::format_duration;
 use epithet_wire::trace::{Phase, Trace};
@@ -37,7 +37,7 @@ pub(super) fn draw(trace: &Trace, screen: Screen, now: Timestamp) -> String {
             let _ = write!(
                 picture,
                 "  {}",
-                screen.paint(Tone::Faint, &screen.line(note, room))
+                screen.paint(Tone::Faint, &screen.line(without_scheme(note), room))
             );
         }
         picture.push('\n');
@@ -49,6 +49,11 @@ pub(super) fn draw(trace: &Trace, screen: Screen, now: Timestamp) -> String {
     picture
 }
 
+/// A CA's URL begins with what all of them begin with, and the room is little.
+fn without_scheme(note: &str) -> &str {
+    note.split_once("://").map_or(note, |(_, rest)| rest)
+}
+
 fn heading(trace: &Trace, screen: Screen, now: Timestamp) -> String {
     let shown = |text: &str| screen.line(text, 200);
     let whom = format!("{}@{}:{}", shown(&trace.user), shown(&trace.host), trace.port);
@@ -57,10 +62,17 @@ fn heading(trace: &Trace, screen: Screen, now: Timestamp) -> String {
         "under way" => Tone::Warning,
         _ => Tone::Bad,
     };
+    let outcome = shown(&trace.outcome);
+    // What does not fit behind the name begins a line of its own.
+    let between = match whom.chars().count() + 2 + outcome.chars().count() > screen.width {
+        true => "\n",
+        false => "  ",
+    };
+    let outcome = wrapped(&outcome, screen.width, 0);
     let mut heading = format!(
-        "{}  {}\n",
+        "{}{between}{}\n",
         screen.paint(Tone::Strong, &whom),
-        screen.paint(tone, &shown(&trace.outcome))
+        screen.paint(tone, &outcome)
     );
     let ago = trace.started_at.map_or_else(String::new, |started| {
         let seconds = now.as_second().saturating_sub(started.as_second());
