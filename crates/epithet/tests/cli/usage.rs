@@ -78,7 +78,7 @@ fn a_wrong_value_exits_1_and_names_the_flag_on_stderr() {
     std::fs::set_permissions(&readable, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     let readable = readable.display().to_string();
     let ca = "https://ca.example.com";
-    let cases: [(&[&str], &[&str]); 22] = [
+    let cases: [(&[&str], &[&str]); 20] = [
         (
             &["agent"],
             &["--ca-url", "required", "https://ca.example.com", "config.yaml"],
@@ -88,14 +88,6 @@ fn a_wrong_value_exits_1_and_names_the_flag_on_stderr() {
         (
             &["agent", "--ca-url", ca, "--auth-timeout", "1h"],
             &["--auth-timeout", "15m", "1h"],
-        ),
-        (
-            &["agent", "--ca-url", ca, "--max-agents", "0"],
-            &["--max-agents", "1 to 65536, not 0"],
-        ),
-        (
-            &["agent", "--ca-url", ca, "--max-agents", "65537"],
-            &["--max-agents", "1 to 65536, not 65537"],
         ),
         (
             &["agent", "--ca-url", ca, "--allow-forwarding=a["],
@@ -215,6 +207,69 @@ fn a_wrong_value_exits_1_and_names_the_flag_on_stderr() {
             );
         }
     }
+}
+
+#[test]
+fn a_number_has_to_be_one_within_the_range_that_is_said() {
+    let home = Home::new();
+    let cases: [(&[&str], &str, &[&str], &str); 5] = [
+        (
+            &["agent"],
+            "--max-agents",
+            &["x", "0", "65537", "-1", "1.5", ""],
+            "from 1 to 65536",
+        ),
+        (&["trace", "last"], "--number", &["x", "0", "65"], "from 1 to 64"),
+        (
+            &["auth", "oidc"],
+            "--port",
+            &["x", "0", "65536", "8000,y"],
+            "from 1 to 65535",
+        ),
+        (
+            &["auth", "oidc"],
+            "--max-age",
+            &["x", "-1", "4294967296"],
+            "from 0 to 4294967295",
+        ),
+        (
+            &["ca"],
+            "--key-passphrase-fd",
+            &["x", "-1", "65536"],
+            "from 0 to 65535",
+        ),
+    ];
+    for (command, flag, values, range) in cases {
+        for value in values {
+            let joined = format!("{flag}={value}");
+            let finished = run(&home, command.iter().copied().chain([joined.as_str()]));
+            assert_eq!(finished.code(), Some(80), "{joined}: {}", finished.stderr);
+            for part in [flag, "it has to be a whole number", range] {
+                assert!(
+                    finished.stderr.contains(part),
+                    "{joined} {part}: {}",
+                    finished.stderr
+                );
+            }
+        }
+    }
+    // In a file the same limits hold.
+    home.write(".epithet/config.yaml", "agent: {max-agents: 65537}\n");
+    let finished = run(&home, ["agent", "--ca-url", "https://ca.example.com"]);
+    assert_eq!(finished.code(), Some(1));
+    assert!(
+        finished.stderr.contains("must be 1 to 65536, not 65537"),
+        "{}",
+        finished.stderr
+    );
+}
+
+#[test]
+fn of_commands_that_one_may_have_meant_the_nearest_is_named() {
+    let home = Home::new();
+    let finished = run(&home, ["agnt"]);
+    assert!(finished.stderr.contains("'agent'"), "{}", finished.stderr);
+    assert!(!finished.stderr.contains("'man'"), "{}", finished.stderr);
 }
 
 #[test]

@@ -154,7 +154,7 @@ mod tests {
             path: "/opt/homebrew/bin:/usr/bin".into(),
             log: "/Users/alice/Library/Logs/epithet/work.log".into(),
         };
-        let script = "import json, plistlib, sys; print(json.dumps(plistlib.load(sys.stdin.buffer)))";
+        let script = "import json, plistlib, sys; print(json.dumps(plistlib.loads(sys.stdin.buffer.read())))";
         let python = Command::new("python3")
             .args(["-c", script])
             .stdin(Stdio::piped())

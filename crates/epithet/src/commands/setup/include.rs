@@ -184,8 +184,8 @@ mod tests {
                 format!("{INCLUDE}\n\nHost a\n  User b\nHost c\n"),
             ),
             (
-                "Match all\nInclude x ~/.epithet/run/*/ssh-config.conf\n",
-                format!("{INCLUDE}\n\nMatch all\nInclude x ~/.epithet/run/*/ssh-config.conf\n"),
+                "Match web\nInclude x ~/.epithet/run/*/ssh-config.conf\n",
+                format!("{INCLUDE}\n\nMatch web\nInclude x ~/.epithet/run/*/ssh-config.conf\n"),
             ),
         ];
         for (before, after) in cases {
