@@ -12,6 +12,7 @@ mod laptop;
 mod site;
 
 mod a_broker_s_life;
+mod by_systemd;
 mod chained_agents;
 mod fake_ca;
 mod forwarded_agents;
