@@ -14,8 +14,8 @@ Examples:
   epithet agent --ca-url https://ca.example.com
   epithet agent --ca-url https://ca.example.com --auth ./my-login.sh \\
       --match '*.example.com'
-  epithet agent --ca-url https://ca.example.com --auth 'epithet auth oidc \
---issuer https://accounts.google.com --client-id 123456'
+  epithet agent --ca-url https://ca.example.com --auth 'epithet auth oidc \\
+      --issuer https://accounts.google.com --client-id 123456'
   epithet agent --background
   epithet agent status
 

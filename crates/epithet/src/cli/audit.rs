@@ -17,7 +17,8 @@ pub(crate) enum AuditCommand {
 const LIST_EXAMPLES: &str = "\
 Examples:
   epithet audit list /var/log/epithet/audit.jsonl --since 2h --decision refused
-  epithet audit list --follow --host '*.example.com'        (the log of the CA that is configured here, as it is written)
+  epithet audit list --follow --host '*.example.com'
+      (the log of the CA that is configured here, as it is written)
   epithet audit list audit.jsonl.1 audit.jsonl --serial 11105178801558032809 --json
 
 A table has one row a decision, as wide as the terminal. With --json the lines are printed as they stand in the log. All conditions \
@@ -78,8 +79,10 @@ pub(crate) enum Decided {
 const VERIFY_EXAMPLES: &str = "\
 Examples:
   epithet audit verify /var/log/epithet/audit.jsonl
-  epithet audit verify audit.jsonl.2 audit.jsonl.1 audit.jsonl      (rotated files are one log, the oldest first)
-  epithet audit verify --includes 5f2c... audit.jsonl               (nothing was taken from the end since that was the last line)
+  epithet audit verify audit.jsonl.2 audit.jsonl.1 audit.jsonl
+      (rotated files are one log, the oldest first)
+  epithet audit verify --includes 5f2c... audit.jsonl
+      (nothing was taken from the end since that was the last line)
 
 Every line carries the hash of the line before it. The last line has none after it: keep its hash, which is printed, elsewhere, \
 and --includes finds that it is still there. Exit code: 0 when the chain holds, 1 when it does not.";

@@ -11,13 +11,14 @@ use std::time::Duration;
 const CA_EXAMPLES: &str = "\
 Examples:
   ssh-keygen -t ed25519 -N '' -f /etc/epithet/ca.key
-  epithet ca --key /etc/epithet/ca.key --policy https://policy.example.com --listen 0.0.0.0:8443 \\
-      --tls-cert /etc/epithet/tls.pem --tls-key /etc/epithet/tls.key
-  curl https://ca.example.com > /etc/ssh/epithet-ca.pub       (on every host, for TrustedUserCAKeys)
+  epithet ca --key /etc/epithet/ca.key --policy https://policy.example.com \\
+      --listen 0.0.0.0:8443 --tls-cert /etc/epithet/tls.pem --tls-key /etc/epithet/tls.key
+  curl https://ca.example.com > /etc/ssh/epithet-ca.pub
+      (on every host, for TrustedUserCAKeys)
 
 The key may be in an ssh-agent, and through it in a security module, a YubiKey or a cloud's key service:
-  epithet ca --key agent:SHA256:lbmsoA0yIEcEiVDRnMWuzm+uV+3ZEEpVIURqFoeSspg --policy ...   (see ssh-add -l)
-  epithet ca --key 'agent:/run/epithet/agent.sock#ca' --policy ...                         (a socket, and a comment)
+  epithet ca --key agent:SHA256:lbmsoA0yIEc... --policy ...          (see ssh-add -l)
+  epithet ca --key 'agent:/run/epithet/agent.sock#ca' --policy ...   (and a comment)
 
 Several keys: the first signs, all are published for hosts to trust. See `epithet ca rotate --help`.
 
@@ -120,21 +121,23 @@ pub(crate) struct IssuingOptions {
 
 const ROTATE_HELP: &str = "\
 How a CA's key is exchanged without a login that fails, in six steps:
-  1. make a new key:          ssh-keygen -t ed25519 -N '' -f /etc/epithet/ca-2.key
-  2. publish it:              epithet ca --key OLD --key NEW      (restart; OLD still signs)
-  3. hosts trust both:        epithet host setup --ca-url https://ca.example.com --apply     (on every host)
-                              a policy server that has the CA's URL as --ca-pubkey learns the key by itself;
-                              where that is a file, write both keys into it and send SIGHUP
-  4. NEW signs:               epithet ca --key NEW --key OLD      (restart)
-  5. wait for --max-ttl:      certificates by OLD end
-  6. forget OLD:              epithet ca --key NEW                (restart), then step 3 again
+  1. make a new key:      ssh-keygen -t ed25519 -N '' -f /etc/epithet/ca-2.key
+  2. publish it:          epithet ca --key OLD --key NEW    (restart; OLD still signs)
+  3. hosts trust both:    epithet host setup --ca-url https://ca.example.com --apply
+                          on every host; a policy server that has the CA's URL as
+                          --ca-pubkey learns the key by itself; where that is a file,
+                          write both keys into it and send SIGHUP
+  4. NEW signs:           epithet ca --key NEW --key OLD    (restart)
+  5. wait for --max-ttl:  certificates by OLD end
+  6. forget OLD:          epithet ca --key NEW    (restart), then step 3 again
 
 This command asks the running CA where it stands and says what comes next.
 
 Examples:
   epithet ca rotate https://ca.example.com
   epithet ca rotate https://ca.example.com --next /etc/epithet/ca-2.key
-  ssh web cat /etc/ssh/epithet-ca.pub | epithet ca rotate https://ca.example.com --next ca-2.pub --trusted -
+  ssh web cat /etc/ssh/epithet-ca.pub | \\
+      epithet ca rotate https://ca.example.com --next ca-2.pub --trusted -
 
 Exit code: 0 when nothing is left to do, 1 when a step is.";
 

@@ -30,8 +30,10 @@ pub(crate) struct CaKeyOptions {
 
 const SETUP_EXAMPLES: &str = "\
 Examples:
-  epithet host setup --ca-url https://ca.example.com                   (shows what would be written, as a shell script)
-  epithet host setup --ca-url https://ca.example.com --apply --reload --fingerprint SHA256:AbC...
+  epithet host setup --ca-url https://ca.example.com
+      (shows what would be written, as a shell script)
+  epithet host setup --ca-url https://ca.example.com --apply --reload \\
+      --fingerprint SHA256:AbC...
   epithet host setup --undo --apply --reload
 
 What is written: the CA's keys into the file of TrustedUserCAKeys, and that line into sshd_config.d/10-epithet.conf where \
@@ -73,7 +75,8 @@ pub(crate) struct HostSetupOptions {
 const CHECK_EXAMPLES: &str = "\
 Examples:
   epithet host check --ca-url https://ca.example.com --user root
-  epithet host check                                     (are there any trusted keys, and would they be believed?)
+  epithet host check
+      (are there any trusted keys, and would they be believed?)
 
 Run it as root: sshd's configuration and the accounts' states are root's to read. It asks `sshd -T`, reads the files that sshd \
 would read, and compares the clocks. Nothing is changed. sshd is not asked whether it was reloaded since its configuration changed: it cannot say.

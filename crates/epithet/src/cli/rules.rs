@@ -44,7 +44,8 @@ pub(crate) struct CheckOptions {
 
 const EXPLAIN_HELP: &str = "\
 Example:
-  epithet policy explain --user alice@example.com --group sre --host web.example.com --as root policy.yaml
+  epithet policy explain --user alice@example.com --group sre \\
+      --host web.example.com --as root policy.yaml
 
 Exit code: 0 when the login is allowed, 1 when it is denied.";
 
