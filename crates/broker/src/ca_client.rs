@@ -536,16 +536,16 @@ mod tests {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let count = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&count);
+        let key = epithet_ssh::CaKey::generate_ed25519().unwrap().public_line();
         std::thread::spawn(move || {
             for mut stream in listener.incoming().map_while(Result::ok) {
                 counter.fetch_add(1, Ordering::SeqCst);
+                let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{key}", key.len());
                 std::thread::spawn(move || {
                     let lines = BufReader::new(stream.try_clone().unwrap()).lines();
                     for line in lines.map_while(Result::ok) {
                         if line.is_empty() {
-                            stream
-                                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nkey")
-                                .unwrap();
+                            stream.write_all(answer.as_bytes()).unwrap();
                         }
                     }
                 });

@@ -16,8 +16,7 @@ A file, for example /etc/epithet/policy.yaml:
 
   epithet policy --ca-pubkey /etc/epithet/ca.key.pub --listen unix:///run/epithet/policy.sock
   epithet policy check /etc/epithet/policy.yaml
-  epithet policy explain --user alice@example.com \\
-      --host web.example.com --as root
+  epithet policy explain --user alice@example.com --host web --as root
   epithet policy test /etc/epithet/policy-tests.yaml
 
 Every key of the rules, and how they decide: docs/policy.md. How tokens are verified, `policy: token:` says: `oidc` (ID tokens; `oidc:` may be a list of issuers), `introspection` \

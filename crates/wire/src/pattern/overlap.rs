@@ -110,7 +110,7 @@ mod tests {
             ("*", "*", Some("a")),
             ("*", "*.*", Some("a.a")),
             // No host name has an empty label.
-            ("{,*.}example.com", ".example.com", None),
+            ("{,*.}example.com", ".example.?om", None),
             ("::1", "0:0:0:0:0:0:0:1", Some("::1")),
             ("10.0.*", "*.7", Some("10.0.7")),
             ("*.a", "*.b", None),

@@ -167,10 +167,7 @@ impl Report {
 fn remedy_lines(remedy: &str, width: usize) -> String {
     let lines = remedy.lines().map(|line| match line.split_once("    ") {
         Some((command, remark)) if "  try: ".len() + line.chars().count() > width => {
-            format!(
-                "{command}\n      {}",
-                wrapped(remark.trim_start(), width.saturating_sub(6), 6)
-            )
+            format!("{command}\n      {}", wrapped(remark.trim_start(), width, 6))
         }
         _ => line.to_owned(),
     });
