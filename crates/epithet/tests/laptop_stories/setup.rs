@@ -353,7 +353,7 @@ fn a_profile_gets_a_section_a_broker_and_a_login_of_its_own() {
     let said = story.epithet(words).success().stdout;
     for part in [
         "  + profiles:\n  +   work:\n  +     ca-url: ",
-        "both cover 127.0.0.2; ssh asks the profile that is first by name",
+        "both cover 127.0.0.2;\n  ssh asks the profile that is first by name",
         "you are logged in",
         "epithet doctor HOST --name work",
     ] {
