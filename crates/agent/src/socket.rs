@@ -11,6 +11,7 @@ use epithet_wire::limits::{AGENT_CONNECTIONS, SOCKET_PATH_MAX};
 use rustix::fs::Mode;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -27,6 +28,36 @@ const BACKLOG: i32 = 64;
 /// The first and the longest wait after an accept that failed, which is mostly a lack of descriptors.
 const ACCEPT_BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
+/// How many connections there may be: with all agents that share this, and with each of them.
+#[derive(Debug, Clone)]
+pub struct Places {
+    all: Arc<Semaphore>,
+    each: usize,
+}
+
+impl Places {
+    /// So many in all. One agent has at most half of them, so that whoever fills it up leaves some to the others, and never
+    /// more than [`AGENT_CONNECTIONS`].
+    pub fn of(all: usize) -> Self {
+        Self {
+            all: Arc::new(Semaphore::new(all.min(Semaphore::MAX_PERMITS))),
+            each: (all / 2).clamp(1, AGENT_CONNECTIONS),
+        }
+    }
+
+    /// A place for one more, when an agent has `taken` so many.
+    fn take(&self, taken: usize) -> Option<OwnedSemaphorePermit> {
+        (taken < self.each).then(|| Arc::clone(&self.all).try_acquire_owned().ok())?
+    }
+}
+
+impl Default for Places {
+    /// As many as one agent may have, to each.
+    fn default() -> Self {
+        Self::of(Semaphore::MAX_PERMITS)
+    }
+}
+
 /// How an agent behaves.
 #[derive(Debug, Clone)]
 pub struct AgentSettings {
@@ -41,6 +72,8 @@ pub struct AgentSettings {
     pub wait: Duration,
     /// The person's own agent, to be offered after ours.
     pub chain: Option<Chain>,
+    /// How many may be connected.
+    pub places: Places,
     /// Who is told what the agent is asked.
     pub watcher: Option<Arc<dyn Watcher>>,
     /// Where the time comes from.
@@ -56,6 +89,7 @@ impl Default for AgentSettings {
             askers: None,
             wait: Duration::from_secs(30),
             chain: None,
+            places: Places::default(),
             watcher: None,
             clock: Clock::default(),
         }
@@ -137,19 +171,17 @@ impl AgentSocket {
                     if !is_admitted(&stream) {
                         continue;
                     }
-                    if connections.len() >= AGENT_CONNECTIONS {
-                        warn!(path = %file.path.display(), limit = AGENT_CONNECTIONS, "agent connection closed: too many at once");
+                    let Some(place) = settings.places.take(connections.len()) else {
+                        warn!(path = %file.path.display(), here = connections.len(), "agent connection closed: too many at once");
                         continue;
-                    }
+                    };
                     let standing = standing(&settings, &stream);
                     let (promise, settings) = (promise.clone(), Arc::clone(&settings));
-                    connections.spawn(connection::serve(
-                        stream,
-                        promise,
-                        standing,
-                        settings,
-                        Arc::clone(&shared),
-                    ));
+                    let shared = Arc::clone(&shared);
+                    connections.spawn(async move {
+                        let _place = place;
+                        connection::serve(stream, promise, standing, settings, shared).await;
+                    });
                 }
                 Err(error) => {
                     warn!(path = %file.path.display(), %error, "agent cannot accept; it tries again");

@@ -5,7 +5,7 @@ use crate::descriptors::Shares;
 use crate::traces::{AgentWatch, Recorder};
 use arc_swap::ArcSwap;
 use epithet_agent::{
-    Activity, AgentSettings, AgentSocket, Askers, Chain, Clock, Credential, Fulfil, Now, Promise,
+    Activity, AgentSettings, AgentSocket, Askers, Chain, Clock, Credential, Fulfil, Now, Places, Promise,
 };
 use epithet_wire::broker::AgentInspection;
 use epithet_wire::limits::{AGENT_SWEEP, CERTIFICATE_EXPIRY_BUFFER, LAZY_AGENT_STAYS, RENEW_LOOK};
@@ -74,6 +74,7 @@ pub(crate) struct Agents {
     policy: ArcSwap<AgentPolicy>,
     clock: Clock,
     live: Mutex<HashMap<ConnectionHash, Arc<LiveAgent>>>,
+    places: Places,
     tasks: TaskTracker,
     ending: CancellationToken,
 }
@@ -93,6 +94,7 @@ impl Agents {
             policy: ArcSwap::from_pointee(policy),
             clock,
             live: Mutex::default(),
+            places: Places::of(Shares::now().connections),
             tasks: TaskTracker::new(),
             ending,
         }
@@ -163,6 +165,7 @@ impl Agents {
             allow_forwarding: policy.allows_forwarding(&connection.remote_host),
             wait: policy.wait,
             chain,
+            places: self.places.clone(),
             askers: Some(askers),
             watcher: Some(watch),
             clock: self.clock.clone(),

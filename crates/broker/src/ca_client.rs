@@ -116,10 +116,27 @@ struct Recipe {
     deadline: Duration,
 }
 
-/// A client, and how long the machine had slept when it was made.
+/// One for CAs over TLS, and one for those without it, which are on this machine ([`Endpoint`](epithet_wire::Endpoint) sees
+/// to that) and asked without a proxy: it would get the token in the clear.
+#[derive(Debug)]
+struct Clients {
+    tls: reqwest::Client,
+    local: reqwest::Client,
+}
+
+impl Clients {
+    fn of(&self, url: &Url) -> reqwest::Client {
+        match url.scheme() {
+            "https" => self.tls.clone(),
+            _ => self.local.clone(),
+        }
+    }
+}
+
+/// Clients, and how long the machine had slept when they were made.
 #[derive(Debug)]
 struct Fresh {
-    client: reqwest::Client,
+    clients: Clients,
     slept: Duration,
 }
 
@@ -163,8 +180,16 @@ fn bearer(header: &HeaderToken) -> Result<HeaderValue, InvalidHeaderValue> {
 }
 
 impl Recipe {
-    fn client(&self) -> Result<reqwest::Client, CaHttpError> {
-        let builder = reqwest::Client::builder()
+    fn clients(&self) -> Result<Clients, CaHttpError> {
+        let make = |builder: reqwest::ClientBuilder| builder.build().map_err(CaHttpError::Tls);
+        Ok(Clients {
+            tls: make(self.builder().tls_certs_merge(self.roots.clone()))?,
+            local: make(self.builder().no_proxy().tls_certs_only([]))?,
+        })
+    }
+
+    fn builder(&self) -> reqwest::ClientBuilder {
+        reqwest::Client::builder()
             .user_agent(concat!("epithet/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CA_CONNECT_DEADLINE)
@@ -175,8 +200,6 @@ impl Recipe {
             .http2_keep_alive_interval(PING.0)
             .http2_keep_alive_timeout(PING.1)
             .http2_keep_alive_while_idle(true)
-            .tls_certs_merge(self.roots.clone());
-        builder.build().map_err(CaHttpError::Tls)
     }
 }
 
@@ -198,7 +221,7 @@ impl CaHttp {
         }
         let recipe = Recipe { roots, deadline };
         let fresh = Fresh {
-            client: recipe.client()?,
+            clients: recipe.clients()?,
             slept: Clock::default().slept(),
         };
         Ok(Self {
@@ -207,17 +230,17 @@ impl CaHttp {
         })
     }
 
-    /// The client; a new one, without old connections, when the machine has slept.
-    fn client(&self, clock: &Clock) -> reqwest::Client {
+    /// The client for a URL; a new one, without old connections, when the machine has slept.
+    fn client(&self, url: &Url, clock: &Clock) -> reqwest::Client {
         let slept = clock.slept();
         let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
         if slept.saturating_sub(fresh.slept) > SLEPT {
             tracing::info!("the machine has slept; connections to CAs are made anew");
-            if let Ok(client) = self.recipe.client() {
-                *fresh = Fresh { client, slept };
+            if let Ok(clients) = self.recipe.clients() {
+                *fresh = Fresh { clients, slept };
             }
         }
-        fresh.client.clone()
+        fresh.clients.of(url)
     }
 
     /// Asks a CA for a certificate.
@@ -229,7 +252,7 @@ impl CaHttp {
         clock: &Clock,
     ) -> Answered {
         let mut request = self
-            .client(clock)
+            .client(&ca.url, clock)
             .post(ca.url.clone())
             .header(AUTHORIZATION, post.bearer.clone())
             .header(CONTENT_TYPE, "application/json")
@@ -299,7 +322,7 @@ impl CaHttp {
     }
 
     async fn get(&self, url: &Url, clock: &Clock) -> Result<Response, String> {
-        let response = match self.client(clock).get(url.clone()).send().await {
+        let response = match self.client(url, clock).get(url.clone()).send().await {
             Ok(response) => response,
             Err(error) => return Err(no_answer(&error, url).await),
         };

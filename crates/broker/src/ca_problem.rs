@@ -4,15 +4,23 @@ use epithet_wire::display::sanitize_line;
 use reqwest::StatusCode;
 use std::error::Error;
 use std::io;
-use url::Url;
+use std::time::Duration;
+use url::{Host, Url};
 
 /// How much of a cause is shown to a person.
 const WORDS_SHOWN: usize = 500;
+/// How long a look at a name may take that decides between two sentences.
+const NAME_LOOKUP: Duration = Duration::from_secs(1);
 
 /// What became of a request that got no answer.
 pub(crate) async fn no_answer(error: &reqwest::Error, ca: &Url) -> String {
     if error.is_timeout() {
-        return if error.is_connect() {
+        return if error.is_connect() && !resolves(ca).await {
+            format!(
+                "the name {} cannot be resolved (no name server answers); are you online, and is the name right?",
+                ca.host_str().unwrap_or_default()
+            )
+        } else if error.is_connect() {
             "no connection in time; is the network there, and is a firewall in between?".to_owned()
         } else {
             "no answer in time".to_owned()
@@ -23,6 +31,16 @@ pub(crate) async fn no_answer(error: &reqwest::Error, ca: &Url) -> String {
         return without_route(ca, &cause.words).await;
     }
     cause.sentence(ca)
+}
+
+/// Whether the CA's name resolves without much ado, so that it is not what the time was spent on.
+async fn resolves(ca: &Url) -> bool {
+    let Some(Host::Domain(name)) = ca.host() else {
+        return true;
+    };
+    let port = ca.port_or_known_default().unwrap_or(443);
+    let found = tokio::time::timeout(NAME_LOOKUP, tokio::net::lookup_host((name, port))).await;
+    matches!(found, Ok(Ok(_)))
 }
 
 /// What an error comes down to.

@@ -12,6 +12,9 @@ const PER_REQUEST: usize = 2;
 pub(crate) struct Shares {
     /// Live agents.
     pub(crate) agents: usize,
+    /// Connections with agents at once, whichever those are. With more agents than these leave room for, which are
+    /// thousands, they are not all there at the same moment.
+    pub(crate) connections: usize,
     /// Requests at once on the broker's socket.
     pub(crate) requests: usize,
 }
@@ -35,8 +38,11 @@ impl Shares {
         let rest = free.saturating_sub(requests * PER_REQUEST);
         // Each has its socket, and now and then a connection of an ssh; but never thousands of them at once.
         let agents = (rest / 2).max(rest.saturating_sub(AGENTS_IN_USE));
-        let agents = agents.clamp(1, AGENTS_MAX_RANGE.1);
-        Self { agents, requests }
+        Self {
+            agents: agents.clamp(1, AGENTS_MAX_RANGE.1),
+            connections: (rest / 2).clamp(1, AGENTS_MAX_RANGE.1),
+            requests,
+        }
     }
 }
 
@@ -48,22 +54,30 @@ mod tests {
     fn a_high_limit_changes_nothing_and_a_low_one_is_never_exceeded() {
         let all = Shares {
             agents: AGENTS_MAX_RANGE.1,
+            connections: AGENTS_MAX_RANGE.1,
             requests: BROKER_CONNECTIONS,
         };
         let enough =
             DESCRIPTORS_RESERVED + AGENTS_MAX_RANGE.1 + AGENTS_IN_USE + BROKER_CONNECTIONS * PER_REQUEST;
         assert_eq!(Shares::of(usize::MAX), all);
-        assert_eq!(Shares::of(enough), all);
+        assert_eq!(Shares::of(enough).agents, all.agents);
         assert!(Shares::of(enough - 1).agents < AGENTS_MAX_RANGE.1);
         for limit in 44..20_000 {
-            let Shares { agents, requests } = Shares::of(limit);
+            let Shares {
+                agents,
+                connections,
+                requests,
+            } = Shares::of(limit);
             let used = DESCRIPTORS_RESERVED + agents + agents.min(AGENTS_IN_USE) + requests * PER_REQUEST;
             assert!(used <= limit, "{used} of {limit}");
+            let used = used - agents.min(AGENTS_IN_USE) + connections;
+            assert!(used <= limit || agents > AGENTS_IN_USE, "{used} of {limit}");
         }
         assert_eq!(
             Shares::of(0),
             Shares {
                 agents: 1,
+                connections: 1,
                 requests: 1
             }
         );

@@ -1,5 +1,5 @@
 //! What a laptop's broker meets in its life, again and again: it is killed, its CA dies in the middle of a word, the
-//! network goes, the disk fills up, descriptors run out, signals storm. After each fault everybody is served again.
+//! network goes, the disk fills up, descriptors run out, clocks jump, signals storm. After each fault everybody is served again.
 //!
 //! An ordinary run of the tests repeats each a few times. `scripts/faults 100` repeats each a hundred times and says how
 //! often it held.
@@ -17,10 +17,18 @@ mod site;
 mod support;
 
 mod broken_ca;
+mod clocks;
 mod crowds;
+mod disks;
+mod far_networks;
 mod killed;
+mod memory;
+mod names_and_proxies;
+mod namespaces;
 mod networks;
 mod other_versions;
+mod relay;
 mod rounds;
 mod scarcity;
+mod set_clock;
 mod signals;

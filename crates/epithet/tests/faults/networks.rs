@@ -2,6 +2,7 @@
 
 use crate::broken_ca::{Breaks, BrokenCa};
 use crate::laptop::start;
+use crate::namespaces::{Ground, inside};
 use crate::rounds::repeat;
 use crate::support::Story;
 use epithet_testkit::{Broker, DEADLINE, free_port, plugin_script};
@@ -9,9 +10,9 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 /// What a login may take when its CA does not work, on a busy machine.
-const BOUNDED: Duration = Duration::from_secs(20);
+pub(crate) const BOUNDED: Duration = Duration::from_secs(20);
 
-fn broker(story: &Story, ca_urls: &[&str], plugin: &str) -> Broker {
+pub(crate) fn broker(story: &Story, ca_urls: &[&str], plugin: &str) -> Broker {
     let mut command = story.laptop.epithet();
     command.args(["agent", "-v", "--auth", plugin, "--match", "127.0.0.*"]);
     for url in ca_urls {
@@ -22,9 +23,15 @@ fn broker(story: &Story, ca_urls: &[&str], plugin: &str) -> Broker {
 
 /// Logs in with the other key, and returns what was said; within bounds.
 #[track_caller]
-fn falls_through(story: &Story) -> String {
+pub(crate) fn falls_through(story: &Story) -> String {
+    falls_through_at(story, "127.0.0.1")
+}
+
+/// Logs in to `host` with the other key, and returns what was said; within bounds.
+#[track_caller]
+pub(crate) fn falls_through_at(story: &Story, host: &str) -> String {
     let (position, began) = (story.sshd.log_position(), Instant::now());
-    let said = story.laptop.log_in("127.0.0.1");
+    let said = story.laptop.log_in(host);
     assert!(
         began.elapsed() < BOUNDED,
         "ssh took {:?}: {said}",
@@ -33,7 +40,7 @@ fn falls_through(story: &Story) -> String {
     let accepted = story.accepted(position);
     assert!(
         accepted.contains(&story.laptop.other_key.fingerprint()),
-        "{accepted}"
+        "{accepted}{said}"
     );
     said
 }
@@ -41,8 +48,14 @@ fn falls_through(story: &Story) -> String {
 /// Logs in with a certificate.
 #[track_caller]
 fn with_a_certificate(story: &Story) -> Duration {
+    with_a_certificate_at(story, "127.0.0.1")
+}
+
+/// Logs in to `host` with a certificate, and says how long that took.
+#[track_caller]
+pub(crate) fn with_a_certificate_at(story: &Story, host: &str) -> Duration {
     let (position, began) = (story.sshd.log_position(), Instant::now());
-    let said = story.laptop.log_in("127.0.0.1");
+    let said = story.laptop.log_in(host);
     let accepted = story.accepted(position);
     assert!(accepted.contains("ID alice@example.com"), "{accepted}\n{said}");
     began.elapsed()
@@ -177,29 +190,39 @@ fn a_network_that_drops_or_rejects() {
 
 #[test]
 fn no_network_at_all() {
-    if !epithet_testkit::TestUser::is_root() {
-        return;
-    }
-    let story = Story::begin();
-    story.laptop.knows(&story.sshd, &story.laptop.other_identity());
-    let program = story.laptop.program.display().to_string();
-    repeat(
-        "a broker without any network: it starts, says so, and ssh goes on",
-        |_| {
-            let mut command = story.laptop.home.command("unshare");
-            command.args(["--net", "--", &program, "agent", "-v", "--auth", &story.plugin]);
-            command.args(["--match", "127.0.0.*", "--ca-url", story.site.url()]);
-            let broker = start(command);
-            let said = falls_through(&story);
-            assert!(said.contains("no CA is available"), "{said}");
-            assert!(
-                said.contains("etwork is unreachable") || said.contains("onnection refused"),
-                "{said}"
-            );
-            broker.stop(DEADLINE);
-            None
-        },
-    );
+    inside("networks::no_network_at_all", &["--net"], |ground| {
+        let story = Story::begin();
+        story.laptop.knows(&story.sshd, &story.laptop.other_identity());
+        repeat(
+            "a broker without any network: it starts, says so, and ssh goes on",
+            |_| {
+                // What has no network of its own cannot lose it: there the CA's port is closed.
+                let closed = format!("http://127.0.0.1:{}", free_port());
+                let mut command = match ground {
+                    Ground::Own => story.laptop.home.command("unshare"),
+                    Ground::Shared => story.laptop.epithet(),
+                };
+                let url = match ground {
+                    Ground::Own => {
+                        command.args(["--net", "--"]).arg(&story.laptop.program);
+                        story.site.url()
+                    }
+                    Ground::Shared => &closed,
+                };
+                command.args(["agent", "-v", "--auth", &story.plugin]);
+                command.args(["--match", "127.0.0.*", "--ca-url", url]);
+                let broker = start(command);
+                let said = falls_through(&story);
+                assert!(said.contains("no CA is available"), "{said}");
+                assert!(
+                    said.contains("etwork is unreachable") || said.contains("onnection refused"),
+                    "{said}"
+                );
+                broker.stop(DEADLINE);
+                None
+            },
+        );
+    });
 }
 
 #[test]

@@ -1,21 +1,29 @@
-//! Too little of everything: descriptors, memory, disk.
+//! Too few descriptors.
 
 use crate::laptop::start;
+use crate::networks::{falls_through_at, with_a_certificate_at};
 use crate::rounds::repeat;
 use crate::support::Story;
-use epithet_testkit::{Broker, DEADLINE, Finished, TestUser, plugin_script, wait_until};
-use std::os::unix::net::UnixStream;
+use epithet_testkit::{Broker, DEADLINE, Finished, wait_until};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use std::io::copy;
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 /// For how long a broker without descriptors is watched.
 const WATCHED: Duration = Duration::from_secs(2);
-/// What it may use of a core meanwhile. The promise is 5 %; the kernel counts in steps of 10 ms.
-const SPINS: f64 = 0.10;
+/// What it may use of a core meanwhile.
+const SPINS: f64 = 0.05;
+/// More than there are descriptors.
+const CROWD: usize = 120;
 
 /// `epithet agent` by a shell that limits it first.
-fn limited(story: &Story, limit: &str, plugin: &str) -> Command {
+pub(crate) fn limited(story: &Story, limit: &str, plugin: &str) -> Command {
     let mut command = story.laptop.home.command("/bin/sh");
     command
         .args(["-c", &format!("{limit} && exec \"$@\"")])
@@ -46,180 +54,198 @@ fn cpu(pid: u32) -> Duration {
     Duration::from_millis(ticks.sum::<u64>() * 10)
 }
 
+/// Connects without waiting for a place in the queue.
+fn knock(path: &Path) -> Option<OwnedFd> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).ok()?;
+    connect(&socket, &SocketAddrUnix::new(path).ok()?).ok()?;
+    Some(socket)
+}
+
+fn crowd(path: &Path) -> Vec<OwnedFd> {
+    (0..CROWD).filter_map(|_| knock(path)).collect()
+}
+
+/// Watches a broker that can do nothing, once it has done what the crowd was about.
+#[track_caller]
+fn stays_calm(broker: &mut Broker) -> Duration {
+    let pid = broker.daemon().pid();
+    let pause = Duration::from_millis(100);
+    let settled = wait_until(DEADLINE, || {
+        let before = cpu(pid);
+        thread::sleep(pause);
+        (cpu(pid) == before).then_some(())
+    });
+    assert!(settled.is_some(), "it is never quiet");
+    let before = cpu(pid);
+    // Not waiting for anything: this is how long it is watched.
+    thread::sleep(WATCHED);
+    let used = cpu(pid) - before;
+    assert!(
+        used.as_secs_f64() < SPINS * WATCHED.as_secs_f64(),
+        "it used {used:?} of {WATCHED:?}"
+    );
+    used
+}
+
+/// The socket of a host's live agent.
+pub(crate) fn agent_of(story: &Story, broker: &Broker, host: &str) -> PathBuf {
+    let inspection = story.laptop.inspect(broker);
+    let agents = inspection["agents"].as_array().expect("a list of agents");
+    let agent = agents.iter().find(|agent| agent["remoteHost"] == host);
+    let path = agent.expect("it has an agent")["socketPath"].as_str();
+    path.expect("every agent has a socket").into()
+}
+
+/// Logs in through an agent's socket alone: it lists its certificate, and signs. Nobody asks the broker.
+#[track_caller]
+pub(crate) fn lists_and_signs(story: &Story, socket: &Path) {
+    let position = story.sshd.log_position();
+    let mut ssh = story.laptop.home.command("setsid");
+    let known_hosts = story.laptop.home.join(".ssh/known_hosts");
+    ssh.args(["--wait", "ssh", "-F", "none", "-o", "BatchMode=yes"])
+        .args(["-o", "IdentityFile=none", "-o"])
+        .arg(format!("IdentityAgent={}", socket.display()))
+        .arg("-o")
+        .arg(format!("UserKnownHostsFile={}", known_hosts.display()))
+        .args(["-p", &story.sshd.port().to_string(), "-l"])
+        .args([story.laptop.home.user().name(), "127.0.0.1", "true"]);
+    Finished::of(ssh, DEADLINE).success();
+    let accepted = story.accepted(position);
+    assert!(accepted.contains("ID alice@example.com"), "{accepted}");
+}
+
+/// A socket that leads to connections with an agent that were made before.
+fn through_old_connections(story: &Story, agent: &Path) -> PathBuf {
+    let path = story.laptop.home.join("old-connections");
+    let _ = std::fs::remove_file(&path);
+    let listener = UnixListener::bind(&path).expect("a path in a home of ours");
+    let old: Vec<_> = (0..3)
+        .map(|_| UnixStream::connect(agent).expect("the agent listens"))
+        .collect();
+    // The agent has taken them when it answers.
+    let mut list = Command::new("ssh-add");
+    list.arg("-L").env("SSH_AUTH_SOCK", agent);
+    Finished::of(list, DEADLINE).success();
+    thread::spawn(move || {
+        for (far, near) in old.into_iter().zip(listener.incoming().flatten()) {
+            let (Ok(far_too), Ok(near_too)) = (far.try_clone(), near.try_clone()) else {
+                return;
+            };
+            for (mut from, mut to) in [(near_too, far_too), (far, near)] {
+                thread::spawn(move || {
+                    let _ = copy(&mut from, &mut to);
+                    let _ = to.shutdown(Shutdown::Write);
+                });
+            }
+        }
+    });
+    path
+}
+
 #[test]
 fn descriptors_run_out() {
     let story = Story::begin();
     let mut broker = start(limited(&story, "ulimit -n 64", &story.plugin));
     repeat(
-        "64 descriptors, and all of them taken: no spinning, and then it serves again",
+        "64 descriptors, and all that requests may have taken: live agents answer and sign, no spinning, then it serves again",
         |_| {
-            let held: Vec<_> = (0..120)
-                .filter_map(|_| UnixStream::connect(broker.socket()).ok())
-                .collect();
-            let before = cpu(broker.daemon().pid());
-            // Not waiting for anything: this is how long it is watched.
-            thread::sleep(WATCHED);
-            let used = cpu(broker.daemon().pid()) - before;
-            assert!(
-                used.as_secs_f64() < SPINS * WATCHED.as_secs_f64(),
-                "it used {used:?} of {WATCHED:?}"
-            );
+            with_a_certificate_at(&story, "127.0.0.1");
+            let agent = agent_of(&story, &broker, "127.0.0.1");
+            let held = crowd(broker.socket());
+            lists_and_signs(&story, &agent);
+            let used = stays_calm(&mut broker);
+            lists_and_signs(&story, &agent);
             drop(held);
-            let position = story.sshd.log_position();
             let served = wait_until(DEADLINE, || {
-                story
-                    .laptop
-                    .run_ssh(["127.0.0.1", "true"])
-                    .status
-                    .success()
-                    .then_some(())
+                (story.laptop.run_ssh(["127.0.0.2", "true"]).status.success()).then_some(())
             });
             assert!(served.is_some(), "it serves nobody any more: {}", broker.log());
-            assert!(story.accepted(position).contains("ID alice@example.com"));
             Some(used)
         },
     );
 }
 
+/// As many connections as a crowd gets with one agent are not all there are: the others have theirs, and whoever comes new
+/// is served, or told so and goes on. Once ssh waited for an agent that could not take it, for as long as the crowd stayed.
 #[test]
-fn live_agents_survive_others_who_take_all_descriptors() {
-    let story = Story::begin();
-    let broker = start(limited(&story, "ulimit -n 64", &story.plugin));
-    story.laptop.log_in("127.0.0.1");
-    let agents = broker.run_dir().join("agent");
-    let mut entries = std::fs::read_dir(&agents).expect("the broker made it");
-    let agent = entries.next().expect("an agent").expect("a name").path();
-    repeat(
-        "a live agent while all descriptors are taken: it answers when there is one again",
-        |_| {
-            let held: Vec<_> = (0..120)
-                .filter_map(|_| UnixStream::connect(broker.socket()).ok())
-                .collect();
-            drop(held);
-            let mut list = Command::new("ssh-add");
-            list.arg("-L").env("SSH_AUTH_SOCK", &agent);
-            let finished = Finished::of(list, DEADLINE);
-            assert!(
-                finished.stdout.contains("-cert-v01@openssh.com"),
-                "{}{}",
-                finished.stdout,
-                finished.stderr
-            );
-            None
-        },
-    );
-}
-
-#[test]
-fn memory_is_capped() {
-    let story = Story::begin();
-    let home = &story.laptop.home;
-    let flood = format!(
-        "#!/bin/sh\nhead -c 10485760 /dev/zero >&3\nhead -c 1000000 /dev/zero | tr '\\0' x >&2\nexec '{}'\n",
-        story.plugin
-    );
-    let plugin = plugin_script(home.path(), "large", &flood).display().to_string();
-    let mut broker = start(limited(&story, "ulimit -v 700000", &plugin));
-    repeat(
-        "700 MB of address space, and a plugin with 10 MiB of state: nothing is aborted",
-        |number| {
-            let host = format!("127.0.0.{}", number % 4 + 1);
-            let position = story.sshd.log_position();
-            story.laptop.log_in(&host);
-            assert!(story.accepted(position).contains("ID alice@example.com"));
-            assert!(broker.daemon().try_status().is_none(), "{}", broker.log());
-            let resident = broker.daemon().resident_bytes().unwrap_or(0);
-            assert!(resident < 128 * 1024 * 1024, "{resident} bytes are resident");
-            None
-        },
-    );
-}
-
-/// A command in the mount namespace of a broker.
-fn beside(story: &Story, broker: &mut Broker, words: &[&str]) -> Finished {
-    let mut command = story.laptop.home.command("nsenter");
-    command
-        .arg(format!("--mount=/proc/{}/ns/mnt", broker.daemon().pid()))
-        .args(words);
-    Finished::of(command, DEADLINE)
-}
-
-#[test]
-fn the_disk_is_full_or_read_only() {
-    if !TestUser::is_root() {
-        return;
-    }
+fn a_crowd_on_one_agent_leaves_the_others_their_connections() {
     let story = Story::begin();
     story.laptop.knows(&story.sshd, &story.laptop.other_identity());
-    let run = story.laptop.home.join(".epithet");
-    let run = run.display().to_string();
-    let config = story.laptop.home.join(".ssh/config").display().to_string();
+    let mut broker = start(limited(&story, "ulimit -n 64", &story.plugin));
     repeat(
-        "the disk fills up, or becomes read-only: logins go on, or a clean word and the next key",
+        "64 descriptors, and a crowd on one agent and on the broker: the other agents answer and sign, nobody hangs",
         |_| {
-            let mount =
-                format!("mkdir -p -m 700 '{run}' && mount -t tmpfs -o size=64k,mode=700 tmpfs '{run}'");
-            let mut command = story.laptop.home.command("unshare");
-            command.args([
-                "--mount",
-                "--propagation",
-                "private",
-                "/bin/sh",
-                "-c",
-                &format!("{mount} && exec \"$@\""),
-            ]);
-            command.arg("sh").arg(&story.laptop.program);
-            command.args([
-                "agent",
-                "-v",
-                "--auth",
-                &story.plugin,
-                "--match",
-                "127.0.0.*",
-                "--ca-url",
-                story.site.url(),
-            ]);
-            let mut broker = start(command);
-            let ssh = |broker: &mut Broker, host: &str| {
-                let position = story.sshd.log_position();
-                let finished = beside(&story, broker, &["ssh", "-F", &config, host, "true"]).success();
-                (story.accepted(position), finished.stderr)
-            };
-            // A mount of its own: the broker's lock, which is open for writing, keeps the whole from becoming read-only.
-            let agents = broker.run_dir().join("agent").display().to_string();
-            beside(&story, &mut broker, &["mount", "--bind", &agents, &agents]).success();
-            // A full disk: an agent's socket needs a name, but no room.
-            beside(
-                &story,
-                &mut broker,
-                &[
-                    "/bin/sh",
-                    "-c",
-                    &format!("cat /dev/zero > '{run}/full' 2>/dev/null; true"),
-                ],
-            )
-            .success();
-            let (accepted, said) = ssh(&mut broker, "127.0.0.1");
-            assert!(accepted.contains("ID alice@example.com"), "{accepted}{said}");
-
-            beside(&story, &mut broker, &["mount", "-o", "remount,bind,ro", &agents]).success();
-            let (accepted, said) = ssh(&mut broker, "127.0.0.2");
-            assert!(
-                accepted.contains(&story.laptop.other_key.fingerprint()),
-                "{accepted}{said}"
+            with_a_certificate_at(&story, "127.0.0.1");
+            with_a_certificate_at(&story, "127.0.0.2");
+            let (agent, other) = (
+                agent_of(&story, &broker, "127.0.0.1"),
+                agent_of(&story, &broker, "127.0.0.2"),
             );
-            assert!(said.contains("ead-only file system"), "{said}");
-            let (accepted, said) = ssh(&mut broker, "127.0.0.1");
-            assert!(
-                accepted.contains("ID alice@example.com"),
-                "a live agent needs no disk: {accepted}{said}"
-            );
+            let position = broker.log().position();
+            let held = (crowd(&other), crowd(broker.socket()));
+            broker.wait_for_log_after(position, "too many at once");
+            lists_and_signs(&story, &agent);
+            let used = stays_calm(&mut broker);
+            story.laptop.log_in("127.0.0.3");
+            lists_and_signs(&story, &agent);
+            drop(held);
+            comes_back(&story, &broker, "127.0.0.2");
+            Some(used)
+        },
+    );
+}
 
-            beside(&story, &mut broker, &["mount", "-o", "remount,bind,rw", &agents]).success();
-            let (accepted, said) = ssh(&mut broker, "127.0.0.2");
-            assert!(accepted.contains("ID alice@example.com"), "{accepted}{said}");
-            broker.stop(DEADLINE);
-            None
+/// Sets how many descriptors a running process may have; those it has beyond that it keeps.
+fn allow_descriptors(broker: &mut Broker, most: usize) {
+    let mut prlimit = Command::new("prlimit");
+    prlimit
+        .args(["--pid", &broker.daemon().pid().to_string()])
+        .arg(format!("--nofile={most}:"));
+    Finished::of(prlimit, DEADLINE).success();
+}
+
+/// Logs in to `host` with a certificate, soon.
+#[track_caller]
+fn comes_back(story: &Story, broker: &Broker, host: &str) {
+    let served = wait_until(DEADLINE, || {
+        let position = story.sshd.log_position();
+        story.laptop.log_in(host);
+        story
+            .accepted(position)
+            .contains("ID alice@example.com")
+            .then_some(())
+    });
+    assert!(served.is_some(), "it serves nobody any more: {}", broker.log());
+}
+
+#[test]
+fn not_one_descriptor_is_left() {
+    let story = Story::begin();
+    story.laptop.knows(&story.sshd, &story.laptop.other_identity());
+    let mut broker = start(limited(&story, "ulimit -n 256", &story.plugin));
+    repeat(
+        "not one descriptor is left: what is connected is answered and signed for, no spinning, and then it serves again",
+        |number| {
+            with_a_certificate_at(&story, "127.0.0.1");
+            let agent = agent_of(&story, &broker, "127.0.0.1");
+            let old = through_old_connections(&story, &agent);
+            allow_descriptors(&mut broker, 8);
+            let position = broker.log().position();
+            let waiting = (knock(&agent), knock(broker.socket()));
+            broker.wait_for_log_after(position, "cannot accept");
+
+            lists_and_signs(&story, &old);
+            let used = stays_calm(&mut broker);
+            // Whoever comes now waits no longer than `match` does for a first word.
+            falls_through_at(&story, "127.0.0.3");
+
+            allow_descriptors(&mut broker, 256);
+            drop(waiting);
+            comes_back(&story, &broker, ["127.0.0.3", "127.0.0.4"][number % 2]);
+            with_a_certificate_at(&story, "127.0.0.1");
+            assert!(broker.daemon().try_status().is_none(), "{}", broker.log());
+            Some(used)
         },
     );
 }

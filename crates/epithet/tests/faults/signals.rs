@@ -46,8 +46,9 @@ fn its_terminal_is_closed() {
     let story = Story::begin();
     repeat("the terminal it was started from is closed: a clean end", |_| {
         let run = story.laptop.home.join(".epithet/run/default");
+        // Whoever runs the tests under `nohup` has SIGHUP ignored, and the broker then means to outlive its terminal.
         let line = format!(
-            "exec '{}' agent --auth '{}' --match '127.0.0.*' --ca-url {}",
+            "exec env --default-signal=HUP '{}' agent --auth '{}' --match '127.0.0.*' --ca-url {}",
             story.laptop.program.display(),
             story.plugin,
             story.site.url()

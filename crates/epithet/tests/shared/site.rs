@@ -13,7 +13,7 @@ const LAST_ADDRESS: u8 = 4;
 #[derive(Debug)]
 pub(crate) struct Site {
     pub(crate) server: Server,
-    key: KeyPair,
+    pub(crate) key: KeyPair,
     audit: PathBuf,
     _home: Home,
 }

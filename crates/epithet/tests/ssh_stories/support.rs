@@ -8,6 +8,10 @@ use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The plugin prints the same token for as long as a story lasts, and some repeat something for a long time.
+const TOKEN_LIFE: Duration = Duration::from_secs(12 * 3600);
 
 /// See the module.
 #[derive(Debug)]
@@ -28,7 +32,11 @@ impl Story {
 
     /// A story of `user`.
     pub(crate) fn of(user: &TestUser) -> Self {
-        let provider = DevProvider::start(Settings::default()).expect("a loopback port is free");
+        let settings = Settings {
+            id_token_life: TOKEN_LIFE,
+            ..Settings::default()
+        };
+        let provider = DevProvider::start(settings).expect("a loopback port is free");
         let site = Site::start(provider.issuer(), "5m");
         let laptop = Laptop::of(user);
         let token = laptop
