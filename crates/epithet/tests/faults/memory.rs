@@ -1,9 +1,8 @@
 //! Too little memory: a limit on addresses, and one on what is resident in all.
 
 use crate::laptop::start;
-use crate::networks::with_a_certificate_at;
 use crate::rounds::repeat;
-use crate::scarcity::{agent_of, limited, lists_and_signs};
+use crate::scarcity::{limited, lists_and_signs, live_agent};
 use crate::support::Story;
 use epithet_testkit::{DEADLINE, plugin_script, wait_until};
 use std::fs;
@@ -166,8 +165,7 @@ fn under_a_limit(name: &str, limit: &str, group: Option<&MemoryGroup>) {
     story.laptop.knows(&story.sshd, &story.laptop.other_identity());
     let mut broker = start(limited(&story, limit, &large_plugin(&story)));
     repeat(name, |number| {
-        with_a_certificate_at(&story, "127.0.0.1");
-        let agent = agent_of(&story, &broker, "127.0.0.1");
+        let agent = live_agent(&story, &broker, "127.0.0.1");
         let position = broker.log().position();
         let flood = Flood::of(broker.socket(), &agent);
         broker.wait_for_log_after(position, "requests at once; one was turned away");

@@ -3,7 +3,9 @@
 use crate::laptop::start;
 use crate::networks::{falls_through_at, with_a_certificate_at};
 use crate::rounds::repeat;
+use crate::set_clock::unix_now;
 use crate::support::Story;
+use epithet_ssh::UserCertificate;
 use epithet_testkit::{Broker, DEADLINE, Finished, wait_until};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use std::io::copy;
@@ -19,6 +21,8 @@ use std::time::Duration;
 const WATCHED: Duration = Duration::from_secs(2);
 /// What it may use of a core meanwhile.
 const SPINS: f64 = 0.05;
+/// Longer than a round takes.
+const A_ROUND: Duration = Duration::from_secs(45);
 /// More than there are descriptors.
 const CROWD: usize = 120;
 
@@ -88,13 +92,29 @@ fn stays_calm(broker: &mut Broker) -> Duration {
     used
 }
 
-/// The socket of a host's live agent.
-pub(crate) fn agent_of(story: &Story, broker: &Broker, host: &str) -> PathBuf {
-    let inspection = story.laptop.inspect(broker);
-    let agents = inspection["agents"].as_array().expect("a list of agents");
-    let agent = agents.iter().find(|agent| agent["remoteHost"] == host);
-    let path = agent.expect("it has an agent")["socketPath"].as_str();
-    path.expect("every agent has a socket").into()
+/// Logs in to a host, and returns the socket of its agent, whose certificate does not end while a round uses it.
+#[track_caller]
+pub(crate) fn live_agent(story: &Story, broker: &Broker, host: &str) -> PathBuf {
+    loop {
+        with_a_certificate_at(story, host);
+        let inspection = story.laptop.inspect(broker);
+        let agents = inspection["agents"].as_array().expect("a list of agents");
+        let agent = agents.iter().find(|agent| agent["remoteHost"] == host);
+        let agent = agent.expect("it has an agent");
+        let line = agent["certificate"].as_str().unwrap_or_default();
+        let certificate = UserCertificate::parse(line.trim()).expect("a certificate");
+        let left = certificate.valid_before().saturating_sub(unix_now());
+        let socket = agent["socketPath"].as_str().expect("every agent has a socket");
+        if left > A_ROUND.as_secs() {
+            return socket.into();
+        }
+        // Its end comes first, and then a new one.
+        let ended = wait_until(A_ROUND + DEADLINE, || {
+            thread::sleep(Duration::from_millis(200));
+            (!Path::new(socket).exists()).then_some(())
+        });
+        assert!(ended.is_some(), "{socket} outlives its certificate");
+    }
 }
 
 /// Logs in through an agent's socket alone: it lists its certificate, and signs. Nobody asks the broker.
@@ -150,8 +170,7 @@ fn descriptors_run_out() {
     repeat(
         "64 descriptors, and all that requests may have taken: live agents answer and sign, no spinning, then it serves again",
         |_| {
-            with_a_certificate_at(&story, "127.0.0.1");
-            let agent = agent_of(&story, &broker, "127.0.0.1");
+            let agent = live_agent(&story, &broker, "127.0.0.1");
             let held = crowd(broker.socket());
             lists_and_signs(&story, &agent);
             let used = stays_calm(&mut broker);
@@ -176,12 +195,8 @@ fn a_crowd_on_one_agent_leaves_the_others_their_connections() {
     repeat(
         "64 descriptors, and a crowd on one agent and on the broker: the other agents answer and sign, nobody hangs",
         |_| {
-            with_a_certificate_at(&story, "127.0.0.1");
-            with_a_certificate_at(&story, "127.0.0.2");
-            let (agent, other) = (
-                agent_of(&story, &broker, "127.0.0.1"),
-                agent_of(&story, &broker, "127.0.0.2"),
-            );
+            let agent = live_agent(&story, &broker, "127.0.0.1");
+            let other = live_agent(&story, &broker, "127.0.0.2");
             let position = broker.log().position();
             let held = (crowd(&other), crowd(broker.socket()));
             broker.wait_for_log_after(position, "too many at once");
@@ -227,8 +242,7 @@ fn not_one_descriptor_is_left() {
     repeat(
         "not one descriptor is left: what is connected is answered and signed for, no spinning, and then it serves again",
         |number| {
-            with_a_certificate_at(&story, "127.0.0.1");
-            let agent = agent_of(&story, &broker, "127.0.0.1");
+            let agent = live_agent(&story, &broker, "127.0.0.1");
             let old = through_old_connections(&story, &agent);
             allow_descriptors(&mut broker, 8);
             let position = broker.log().position();
