@@ -14,6 +14,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -135,32 +136,50 @@ pub(crate) fn lists_and_signs(story: &Story, socket: &Path) {
     assert!(accepted.contains("ID alice@example.com"), "{accepted}");
 }
 
-/// A socket that leads to connections with an agent that were made before.
-fn through_old_connections(story: &Story, agent: &Path) -> PathBuf {
-    let path = story.laptop.home.join("old-connections");
-    let _ = std::fs::remove_file(&path);
-    let listener = UnixListener::bind(&path).expect("a path in a home of ours");
-    let old: Vec<_> = (0..3)
-        .map(|_| UnixStream::connect(agent).expect("the agent listens"))
-        .collect();
-    // The agent has taken them when it answers.
-    let mut list = Command::new("ssh-add");
-    list.arg("-L").env("SSH_AUTH_SOCK", agent);
-    Finished::of(list, DEADLINE).success();
-    thread::spawn(move || {
-        for (far, near) in old.into_iter().zip(listener.incoming().flatten()) {
-            let (Ok(far_too), Ok(near_too)) = (far.try_clone(), near.try_clone()) else {
-                return;
-            };
-            for (mut from, mut to) in [(near_too, far_too), (far, near)] {
-                thread::spawn(move || {
-                    let _ = copy(&mut from, &mut to);
-                    let _ = to.shutdown(Shutdown::Write);
-                });
+/// A socket that leads to connections with an agent that were made before. Those that nobody used end when this is dropped.
+struct OldConnections {
+    path: PathBuf,
+    left: Arc<Mutex<Vec<UnixStream>>>,
+}
+
+impl OldConnections {
+    fn with(story: &Story, agent: &Path) -> Self {
+        let path = story.laptop.home.join("old-connections");
+        let _ = std::fs::remove_file(&path);
+        let listener = UnixListener::bind(&path).expect("a path in a home of ours");
+        let connect = |_| UnixStream::connect(agent).expect("the agent listens");
+        let left = Arc::new(Mutex::new((0..3).map(connect).collect::<Vec<_>>()));
+        // The agent has taken them when it answers.
+        let mut list = Command::new("ssh-add");
+        list.arg("-L").env("SSH_AUTH_SOCK", agent);
+        Finished::of(list, DEADLINE).success();
+        let pool = Arc::clone(&left);
+        thread::spawn(move || {
+            for near in listener.incoming().flatten() {
+                let Some(far) = pool.lock().unwrap_or_else(PoisonError::into_inner).pop() else {
+                    return;
+                };
+                let (Ok(far_too), Ok(near_too)) = (far.try_clone(), near.try_clone()) else {
+                    return;
+                };
+                for (mut from, mut to) in [(near_too, far_too), (far, near)] {
+                    thread::spawn(move || {
+                        let _ = copy(&mut from, &mut to);
+                        let _ = to.shutdown(Shutdown::Write);
+                    });
+                }
             }
-        }
-    });
-    path
+        });
+        Self { path, left }
+    }
+}
+
+impl Drop for OldConnections {
+    fn drop(&mut self) {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        // And so does the thread that leads to them.
+        let _ = UnixStream::connect(&self.path);
+    }
 }
 
 #[test]
@@ -243,13 +262,13 @@ fn not_one_descriptor_is_left() {
         "not one descriptor is left: what is connected is answered and signed for, no spinning, and then it serves again",
         |number| {
             let agent = live_agent(&story, &broker, "127.0.0.1");
-            let old = through_old_connections(&story, &agent);
+            let old = OldConnections::with(&story, &agent);
             allow_descriptors(&mut broker, 8);
             let position = broker.log().position();
             let waiting = (knock(&agent), knock(broker.socket()));
             broker.wait_for_log_after(position, "cannot accept");
 
-            lists_and_signs(&story, &old);
+            lists_and_signs(&story, &old.path);
             let used = stays_calm(&mut broker);
             // Whoever comes now waits no longer than `match` does for a first word.
             falls_through_at(&story, "127.0.0.3");
