@@ -19,6 +19,8 @@ const DECISION: &str =
 /// with the process.
 struct HalfDeaf {
     is_open: Arc<AtomicBool>,
+    /// Whether it answers nobody any more.
+    is_away: Arc<AtomicBool>,
     /// Connections that were accepted.
     accepted: Arc<AtomicUsize>,
 }
@@ -28,21 +30,23 @@ impl HalfDeaf {
         let listener = UnixListener::bind(socket).unwrap();
         let half_deaf = Self {
             is_open: Arc::default(),
+            is_away: Arc::default(),
             accepted: Arc::default(),
         };
         let (is_open, accepted) = (Arc::clone(&half_deaf.is_open), Arc::clone(&half_deaf.accepted));
+        let is_away = Arc::clone(&half_deaf.is_away);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 accepted.fetch_add(1, Ordering::SeqCst);
-                let is_open = Arc::clone(&is_open);
-                std::thread::spawn(move || answer(&stream.unwrap(), &is_open));
+                let (is_open, is_away) = (Arc::clone(&is_open), Arc::clone(&is_away));
+                std::thread::spawn(move || answer(&stream.unwrap(), &is_open, &is_away));
             }
         });
         half_deaf
     }
 }
 
-fn answer(mut stream: &UnixStream, is_open: &AtomicBool) {
+fn answer(mut stream: &UnixStream, is_open: &AtomicBool, is_away: &AtomicBool) {
     let mut seen = Vec::new();
     loop {
         let mut piece = [0; 4096];
@@ -60,6 +64,9 @@ fn answer(mut stream: &UnixStream, is_open: &AtomicBool) {
             .find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
         if body.len() < length.unwrap_or(0) {
             continue;
+        }
+        if is_away.load(Ordering::SeqCst) {
+            return;
         }
         if text.contains("hole.example") && !is_open.load(Ordering::SeqCst) {
             continue;
@@ -180,6 +187,30 @@ fn so_many_requests_wait_for_policy_and_one_more_is_told_to_come_later() {
         stream.read_exact(&mut answer).is_err().then_some(())
     });
     room_again.expect("places are free again");
+}
+
+#[test]
+fn a_policy_server_that_is_away_is_noticed_by_readyz_and_its_last_discovery_document_serves() {
+    let named = Named::new();
+    let socket = named.home.join("policy.sock");
+    let policy = HalfDeaf::listen(&socket);
+    let ca = named.ca(&format!("unix://{}", socket.display()), &[]);
+    assert_eq!((get(&ca, "/readyz"), get(&ca, "/discovery")), (200, 200));
+    policy.is_away.store(true, Ordering::SeqCst);
+    let becomes = |status: u16| {
+        let became = wait_until(DEADLINE, || (get(&ca, "/readyz") == status).then_some(()));
+        became.unwrap_or_else(|| panic!("/readyz does not become {status}"));
+    };
+    becomes(503);
+    // It may be kept for a second, which is over by now.
+    assert_eq!(get(&ca, "/discovery"), 200);
+    policy.is_away.store(false, Ordering::SeqCst);
+    becomes(200);
+    assert_eq!(named.ask(&ca, "alice", "web.example.com").status(), 200);
+    // A CA that never saw one has none to give.
+    policy.is_away.store(true, Ordering::SeqCst);
+    let other = named.ca(&format!("unix://{}", socket.display()), &[]);
+    assert_eq!((get(&other, "/discovery"), get(&other, "/readyz")), (502, 503));
 }
 
 #[test]
