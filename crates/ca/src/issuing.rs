@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 /// The longest reason in an audit line, in characters.
 const REASON_MAX: usize = 1000;
 /// When to ask again after there was no room to wait for policy.
-const BUSY: Duration = Duration::from_secs(1);
+pub(crate) const BUSY: Duration = Duration::from_secs(1);
 
 /// Everything that issuing needs.
 pub(crate) struct Issuing {
@@ -286,7 +286,7 @@ impl Refused {
                 retry_after: Some(BUSY),
                 ..Self::plain(
                     StatusCode::SERVICE_UNAVAILABLE,
-                    message("the policy server does not keep up; try again in a moment"),
+                    message("the policy server does not keep up"),
                 )
             },
             PolicyFailure::Garbled(_) => {

@@ -143,6 +143,11 @@ impl PolicyClient {
         &self.endpoint
     }
 
+    /// Whether one more request may wait for a decision.
+    pub(crate) fn has_room(&self) -> bool {
+        self.waiting.has_room()
+    }
+
     /// Asks for a decision.
     pub(crate) async fn decide(
         &self,

@@ -100,6 +100,14 @@ impl PolicySource {
         Ok(Decision::new(response))
     }
 
+    /// Whether a request would find somebody to decide, or too many others before it.
+    pub(crate) fn has_room(&self) -> bool {
+        match self {
+            Self::Remote(client) => client.has_room(),
+            Self::Local(_) => true,
+        }
+    }
+
     /// The discovery document, and how long policy lets it be kept.
     pub(crate) async fn discovery(&self) -> Result<(Discovery, Option<HeaderValue>), PolicyFailure> {
         match self {

@@ -5,7 +5,7 @@ use crate::audit::AuditLog;
 use crate::authority::Authority;
 use crate::discovery::DiscoveryCache;
 use crate::failed_tokens::FailedTokens;
-use crate::issuing::{Issuing, Outcome, Repeatable};
+use crate::issuing::{BUSY, Issuing, Outcome, Repeatable};
 use crate::metrics::{CaMetrics, outcome_of};
 use crate::policy_source::{PolicyFailure, PolicySource};
 use crate::repeats::{self, Repeats};
@@ -101,6 +101,11 @@ impl Ca {
             self.metrics
                 .answered(outcome_of(StatusCode::TOO_MANY_REQUESTS), begun.elapsed());
             return too_many(wait);
+        }
+        // Nothing is decided, and nothing read: those who are too many must cost those who are not as little as can be.
+        if !self.issuing.policy.has_room() {
+            self.metrics.answered("busy", begun.elapsed());
+            return busy();
         }
         let (response, outcome) = match self.answer(parts, body).await {
             Ok((certificate, outcome)) => (certificate, outcome),
@@ -201,6 +206,16 @@ fn too_many(wait: Duration) -> Response {
         "too many tokens from this address were refused; wait, and log in again",
     );
     retry_after(&mut response, wait);
+    response
+}
+
+/// 503, because too many requests wait for policy.
+fn busy() -> Response {
+    let mut response = text(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "the policy server does not keep up; ask another CA, or again in a moment",
+    );
+    retry_after(&mut response, BUSY);
     response
 }
 

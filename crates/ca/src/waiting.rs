@@ -59,14 +59,11 @@ impl Waiting {
     /// A place, if there is one or somebody has to give theirs up.
     pub(crate) fn enter(&self, now: Instant) -> Result<Place<'_>, PolicyFailure> {
         let mut state = self.state();
-        if state.places.len() >= self.max && !state.make_room() {
-            if !std::mem::replace(&mut state.was_full, true) {
-                tracing::error!(
-                    waiting = self.max,
-                    "the policy server does not keep up: further requests are answered 503 at once"
-                );
-            }
+        if !state.has_room(self.max) {
             return Err(PolicyFailure::Busy(self.max));
+        }
+        if state.places.len() >= self.max {
+            state.make_room();
         }
         let lost = Arc::new(Notify::new());
         state.came += 1;
@@ -84,22 +81,39 @@ impl Waiting {
         })
     }
 
+    /// Whether [`enter`](Self::enter) would find a place: who knows that it would not saves everything else.
+    pub(crate) fn has_room(&self) -> bool {
+        let mut state = self.state();
+        let has_room = state.has_room(self.max);
+        if !has_room && !std::mem::replace(&mut state.was_full, true) {
+            tracing::error!(
+                waiting = self.max,
+                "the policy server does not keep up: further requests are answered 503 at once"
+            );
+        }
+        has_room
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    /// Takes the place of whoever has waited longest, if others overtook it.
-    fn make_room(&mut self) -> bool {
-        let (Some(oldest), Some(answered)) = (self.places.first_entry(), self.answered) else {
-            return false;
-        };
-        if answered <= oldest.get().since + OVERTAKEN {
-            return false;
+    /// Whether a place is free, or whoever has waited longest was overtaken by others.
+    fn has_room(&self, max: usize) -> bool {
+        self.places.len() < max
+            || matches!(
+                (self.places.first_key_value(), self.answered),
+                (Some((_, oldest)), Some(answered)) if answered > oldest.since + OVERTAKEN
+            )
+    }
+
+    /// Takes the place of whoever has waited longest.
+    fn make_room(&mut self) {
+        if let Some((_, oldest)) = self.places.pop_first() {
+            oldest.lost.notify_one();
         }
-        oldest.remove().lost.notify_one();
-        true
     }
 }
 
