@@ -45,7 +45,7 @@ impl Table {
         let cells = cells(entry);
         let row = self.fit(&joined(&cells));
         let tone = match entry.decision.as_str() {
-            "issued" => Tone::Good,
+            "issued" | "repeated" => Tone::Good,
             _ if entry.status >= 500 => Tone::Bad,
             _ => Tone::Warning,
         };
@@ -77,9 +77,10 @@ fn cells(entry: &Entry) -> [String; 5] {
     let time = entry
         .time
         .map(|time| time.strftime("%Y-%m-%d %H:%M:%S").to_string());
-    let is_issued = entry.decision == "issued";
+    // One that was given again is a certificate as well.
+    let is_issued = ["issued", "repeated"].contains(&entry.decision.as_str());
     let decision = if is_issued {
-        "issued".to_owned()
+        entry.decision.clone()
     } else {
         format!("{} {}", shown(&entry.decision), entry.status)
     };
@@ -162,6 +163,14 @@ mod tests {
             table(None).row(&entry()),
             "2026-11-26 09:11:28  issued       alice@example.com         root@web.example.com          \
              for 5m serial=17 req=64bb52ce6fcc641b from=192.0.2.7 rule=*.example.com\n"
+        );
+        let repeated = Entry {
+            decision: "repeated".into(),
+            ..entry()
+        };
+        assert_eq!(
+            table(None).row(&repeated),
+            table(None).row(&entry()).replace("issued  ", "repeated")
         );
         let refused = Entry {
             decision: "refused".into(),
