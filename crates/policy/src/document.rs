@@ -9,6 +9,7 @@ mod fields;
 mod oidc;
 mod principals;
 mod requirement;
+mod thorough;
 mod token;
 
 pub use error::DocumentError;
@@ -24,6 +25,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use std::time::Duration;
+pub use thorough::Reading;
 pub use token::{CommandSection, IntrospectionSection, Span, TokenKind};
 
 /// The `policy` section of a configuration file.
@@ -139,18 +141,18 @@ impl Document {
     /// [`DocumentError`] for the first thing that is wrong.
     pub fn from_yaml(file: &str, text: &str) -> Result<Self, DocumentError> {
         let failed = |error: serde_saphyr::Error| DocumentError::new(file, &error);
-        let keys = serde_saphyr::from_str::<Option<BTreeMap<String, IgnoredAny>>>(text);
+        let keys = serde_saphyr::from_str::<Option<Keys>>(text);
         let keys = keys.map_err(failed)?.unwrap_or_default();
         if !keys.contains_key(SECTION) {
             let document = serde_saphyr::from_str::<Option<Self>>(text).map_err(failed)?;
             return Ok(document.unwrap_or_default());
         }
         if let Some(beside) = RULE_KEYS.iter().find(|key| keys.contains_key(**key)) {
-            return Err(DocumentError {
-                file: file.to_owned(),
-                place: Places::of(text).find(&[beside]),
-                problem: format!("`{beside}` stands beside `{SECTION}:`; move it below"),
-            });
+            return Err(DocumentError::beside(
+                file,
+                Places::of(text).find(&[beside]),
+                beside,
+            ));
         }
         let section = serde_saphyr::from_str::<PolicySection>(text).map_err(failed)?;
         Ok(section.policy.unwrap_or_default())
@@ -214,8 +216,17 @@ const RULE_KEYS: [&str; 8] = [
     "default-expiration",
 ];
 
+/// The keys at the top of a file.
+type Keys = BTreeMap<String, IgnoredAny>;
+
+/// Whether a line of a text begins with this key: for a text that is not wholly YAML.
+fn lines_begin_with(text: &str, key: &str) -> bool {
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix(key));
+    lines.any(|rest| rest.starts_with(':'))
+}
+
 /// A configuration file of several sections, of which only this one is ours.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct PolicySection {
     policy: Option<Document>,
 }

@@ -6,7 +6,7 @@
 //!   policy server through [`router`], for `epithet server` directly.
 //! - [`ServiceTokens`]: how the server knows that it is the CA who asks.
 //!
-//! - [`Document::warnings`], [`Rules::explain`], [`Expectations`] and [`Replay`]: what rules say, asked before they are in
+//! - [`Findings`], [`Rules::explain`], [`Expectations`] and [`Replay`]: what rules say, asked before they are in
 //!   force.
 //!
 //! A policy server holds no signing key. Everything that is not allowed is denied.
@@ -25,6 +25,7 @@ mod decision;
 mod document;
 mod expectations;
 mod explain;
+mod findings;
 mod past;
 mod person;
 mod places;
@@ -46,10 +47,11 @@ mod warnings;
 pub use decision::{Allowed, Decision, Denial, Login, Person, Question};
 pub use document::{
     CommandSection, Document, DocumentError, HostRule, IntrospectionSection, Issuers, Lacking, Lifetime,
-    Oidc, PrincipalTemplate, Principals, Requirement, Span, TokenKind,
+    Oidc, PrincipalTemplate, Principals, Reading, Requirement, Span, TokenKind,
 };
 pub use expectations::{Expectation, Expectations, OneOrMany, Unexpected, Verdict};
 pub use explain::{Explanation, Part};
+pub use findings::Findings;
 pub use past::{Change, Kind, Replay, Times};
 pub use person::{ClaimNames, Prefix};
 pub use policy::{DEFAULT_SCOPES, Policy, PolicyError, Refusal};

@@ -3,6 +3,7 @@
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_saphyr::Spanned;
+use serde_saphyr::options::{DuplicateKeyPolicy, Options};
 use std::fmt;
 
 /// Line and column, both from 1.
@@ -18,7 +19,10 @@ struct Node(Vec<(String, Place, Self)>);
 
 impl Places {
     pub(crate) fn of(text: &str) -> Self {
-        Self(serde_saphyr::from_str(text).unwrap_or_default())
+        let mut options = Options::default();
+        // A key twice is an error that is told elsewhere; the rest has its places all the same.
+        options.duplicate_keys = DuplicateKeyPolicy::PassThrough;
+        Self(serde_saphyr::from_str_with_options(text, options).unwrap_or_default())
     }
 
     /// Where the last key of a path stands, or the last one on the way to it that is there.
@@ -31,6 +35,29 @@ impl Places {
             (node, place) = (next, Some(*there));
         }
         place
+    }
+
+    /// The same, of keys at the top or under `policy:`.
+    pub(crate) fn find_section(&self, path: &[&str]) -> Option<Place> {
+        let below: Vec<&str> = [&["policy"], path].concat();
+        match self.has_section() {
+            true => self.find(&below),
+            false => self.find(path),
+        }
+    }
+
+    /// Which key of the rules a place is in: the last that begins before it.
+    pub(crate) fn section_at(&self, place: Place) -> Option<&str> {
+        let sections = match self.0.0.iter().find(|(name, ..)| name == "policy") {
+            Some((.., below)) => below,
+            None => &self.0,
+        };
+        let before = sections.0.iter().filter(|(_, there, _)| *there <= place);
+        before.map(|(name, ..)| name.as_str()).next_back()
+    }
+
+    fn has_section(&self) -> bool {
+        self.0.0.iter().any(|(name, ..)| name == "policy")
     }
 }
 

@@ -87,6 +87,22 @@ pub struct Refusal {
     pub grounds: Option<Box<Grounds>>,
 }
 
+impl PolicyError {
+    /// The key that it is about, as far as that is known.
+    pub(crate) fn key(&self) -> &str {
+        match self {
+            Self::Issuer(_) | Self::IssuerTwice(_) => "issuer",
+            Self::PrefixTwice(key, _) => key,
+            // These messages begin with their key.
+            Self::Token(problem) => {
+                let key = problem.split([' ', ':']).next().unwrap_or_default();
+                key.rsplit('.').next().unwrap_or_default()
+            }
+            _ => "",
+        }
+    }
+}
+
 impl Policy {
     /// A policy out of a document. Fetches nothing: it starts whether or not the identity provider is up.
     ///
@@ -318,25 +334,16 @@ fn issuers(
     http: &Arc<Http>,
     before: Option<&TokenCheck>,
 ) -> Result<Vec<TokenIssuer>, PolicyError> {
-    let mut issuers: Vec<TokenIssuer> = Vec::new();
-    let all = || document.oidc.all();
-    if let Some(nobodys) = document
-        .oidc
-        .further
-        .iter()
-        .find(|oidc| oidc.identity_prefix.is_none())
-    {
-        let issuer = given(&nobodys.issuer).ok_or(PolicyError::NoIssuer)?;
-        return Err(PolicyError::NoPrefix(issuer));
+    if let Some((_, problem)) = issuer_problems(document).into_iter().next() {
+        return Err(problem);
     }
-    let prefixes = told_apart("identity-prefix", all().map(identity_prefix))?;
-    let groups_prefixes = told_apart("groups-prefix", all().map(groups_prefix))?;
-    for oidc in document.oidc.all() {
+    let all = || document.oidc.all();
+    let prefixes: Vec<&str> = all().map(identity_prefix).collect();
+    let groups_prefixes: Vec<&str> = all().map(groups_prefix).collect();
+    let mut issuers: Vec<TokenIssuer> = Vec::new();
+    for oidc in all() {
         let issuer = Issuer::parse(&given(&oidc.issuer).ok_or(PolicyError::NoIssuer)?)?;
         let client_id = given(&oidc.client_id).ok_or(PolicyError::NoClientId)?;
-        if issuers.iter().any(|other| *other.verifier.issuer() == issuer) {
-            return Err(PolicyError::IssuerTwice(issuer.as_str().to_owned()));
-        }
         // A verifier that would be the same is kept, and with it the provider's keys.
         let same = |kept: &&Verifier| *kept.issuer() == issuer && kept.client_id() == client_id;
         let verifier = match before.and_then(|before| before.verifiers().find(same)) {
@@ -364,22 +371,53 @@ fn groups_prefix(oidc: &Oidc) -> &str {
         .unwrap_or_else(|| identity_prefix(oidc))
 }
 
-/// The prefixes of all issuers: names of certificates, and no two the same but for those that are empty.
+/// Why the issuers of a document cannot be told apart or used, each with the index of the one that is wrong.
+pub(crate) fn issuer_problems(document: &Document) -> Vec<(usize, PolicyError)> {
+    let mut problems = Vec::new();
+    for (index, oidc) in document.oidc.all().enumerate().skip(1) {
+        if let Some(issuer) = given(&oidc.issuer).filter(|_| oidc.identity_prefix.is_none()) {
+            problems.push((index, PolicyError::NoPrefix(issuer)));
+        }
+    }
+    let all = || document.oidc.all();
+    told_apart("identity-prefix", all().map(identity_prefix), &mut problems);
+    told_apart("groups-prefix", all().map(groups_prefix), &mut problems);
+    let mut known: Vec<Issuer> = Vec::new();
+    for (index, oidc) in all().enumerate() {
+        match given(&oidc.issuer).map(|issuer| Issuer::parse(&issuer)) {
+            None => problems.push((index, PolicyError::NoIssuer)),
+            Some(Err(error)) => problems.push((index, error.into())),
+            Some(Ok(issuer)) if known.contains(&issuer) => {
+                problems.push((index, PolicyError::IssuerTwice(issuer.as_str().to_owned())));
+            }
+            Some(Ok(issuer)) => known.push(issuer),
+        }
+        if given(&oidc.client_id).is_none() {
+            problems.push((index, PolicyError::NoClientId));
+        }
+    }
+    problems
+}
+
+/// Finds prefixes that no certificate can carry, and such as two issuers have but for those that are empty.
 fn told_apart<'a>(
     key: &'static str,
     prefixes: impl Iterator<Item = &'a str>,
-) -> Result<Vec<&'a str>, PolicyError> {
+    problems: &mut Vec<(usize, PolicyError)>,
+) {
     let mut all: Vec<&str> = Vec::new();
-    for prefix in prefixes {
-        if !prefix.is_empty() {
-            check_identity(prefix).map_err(|error| PolicyError::Token(format!("oidc.{key}: {error}")))?;
-            if all.contains(&prefix) {
-                return Err(PolicyError::PrefixTwice(key, prefix.to_owned()));
-            }
+    for (index, prefix) in prefixes.enumerate().filter(|(_, prefix)| !prefix.is_empty()) {
+        // The groups' prefix is the identities' where nothing else is said, and then so is what is wrong with it.
+        let is_told = problems.iter().any(|(other, _)| *other == index);
+        if let Err(error) = check_identity(prefix)
+            && !is_told
+        {
+            problems.push((index, PolicyError::Token(format!("oidc.{key}: {error}"))));
+        } else if all.contains(&prefix) && !is_told {
+            problems.push((index, PolicyError::PrefixTwice(key, prefix.to_owned())));
         }
         all.push(prefix);
     }
-    Ok(all)
 }
 
 /// A value that says something.

@@ -8,7 +8,7 @@
 use crate::decision::{Allowed, Decision, Denial, Person, Question};
 use crate::document::Document;
 use crate::terms::Terms;
-use epithet_wire::{HostPattern, Principal};
+use epithet_wire::{HostPattern, HostSketch, PatternSketch, Principal};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
@@ -23,7 +23,7 @@ pub struct Rules {
     rules: Vec<Rule>,
     /// Which rules are for one name, and which have wildcards and have to be tried; both in the order of `rules`.
     exact: HashMap<Box<str>, Vec<usize>>,
-    wild: Vec<usize>,
+    wild: Vec<(PatternSketch, usize)>,
     any_deny: bool,
     /// What the numbers of tags stand for.
     names: Vec<String>,
@@ -111,7 +111,7 @@ impl Rules {
         for (index, rule) in rules.iter().enumerate() {
             match rule.pattern.exact_name() {
                 Some(name) => exact.entry(name.into()).or_default().push(index),
-                None => wild.push(index),
+                None => wild.push((rule.pattern.sketch(), index)),
             }
         }
         let mut numbered: Vec<(String, u32)> = names.into_iter().collect();
@@ -186,9 +186,15 @@ impl Rules {
 
     /// The rules that cover a host, most specific first: names without wildcards come before all others.
     fn covering<'a, 'h>(&'a self, host: &'h str) -> impl Iterator<Item = &'a Rule> + use<'a, 'h> {
+        let sketch = HostSketch::of(host);
         let exact = self.exact.get(host).into_iter().flatten();
         let exact = exact.map(|index| &self.rules[*index]);
-        let wild = self.wild.iter().map(|index| &self.rules[*index]);
+        // Most patterns are left without a look at the rule itself.
+        let wild = self
+            .wild
+            .iter()
+            .filter(move |(pattern, _)| pattern.admits(&sketch));
+        let wild = wild.map(|(_, index)| &self.rules[*index]);
         exact.chain(wild.filter(move |rule| rule.pattern.matches(host)))
     }
 
@@ -196,11 +202,8 @@ impl Rules {
         if holds(&self.default_deny, user, tags) {
             return Some(Denial::Forbidden(None));
         }
-        let exact = self.exact.get(host).into_iter().flatten();
-        exact
-            .chain(&self.wild)
-            .map(|index| &self.rules[*index])
-            .find(|rule| rule.denies(user, tags) && rule.pattern.matches(host))
+        self.covering(host)
+            .find(|rule| rule.denies(user, tags))
             .map(|rule| Denial::Forbidden(Some(&rule.pattern)))
     }
 

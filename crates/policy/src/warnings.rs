@@ -1,11 +1,15 @@
 //! What a document says that its author can hardly mean.
 
-use crate::document::{CommandSection, Document, HostRule, IntrospectionSection, Lifetime, TokenKind};
+use crate::document::{
+    CommandSection, Document, HostRule, IntrospectionSection, Lifetime, Principals, TokenKind,
+};
 use crate::places::{Place, Places};
-use crate::shadow;
-use epithet_wire::{Principal, format_duration};
+use crate::shadow::{self, Unreachable};
+use epithet_wire::limits::CERTIFICATE_EXPIRY_BUFFER;
+use epithet_wire::{HostPattern, Principal, format_duration};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Something that is allowed and looks wrong.
@@ -24,20 +28,61 @@ impl fmt::Display for Warning {
 }
 
 /// What the CA will do with what these rules say.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct CaLimits {
     /// Its longest life of a certificate (`--max-ttl`).
     pub max_ttl: Duration,
     /// The extensions that it signs (`--allow-extension`).
     pub extensions: BTreeSet<String>,
+    /// Whether it signs a principal beside the user (`--allow-principal`).
+    pub allows_principal: Arc<dyn Fn(&Principal) -> bool + Send + Sync>,
+}
+
+impl fmt::Debug for CaLimits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "CaLimits {{ max_ttl: {:?}, extensions: {:?}, .. }}",
+            self.max_ttl, self.extensions
+        )
+    }
+}
+
+/// What is not known of a document, because something of it could not be read: what depends on that is not said.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Doubtful {
+    people: bool,
+    rules: bool,
+    everything: bool,
+}
+
+impl Doubtful {
+    /// Something could not be read in this section, or nobody knows where.
+    pub(crate) fn note(&mut self, section: Option<&str>) {
+        match section {
+            Some("users" | "groups") => self.people = true,
+            Some("defaults" | "hosts") => self.rules = true,
+            Some("oidc" | "token" | "introspection" | "command" | "default-expiration") => {}
+            Some(_) | None => self.everything = true,
+        }
+    }
 }
 
 impl Document {
     /// Things that are allowed and look wrong, in the order in which they stand in `text`, which this was read from.
     pub fn warnings(&self, text: &str, limits: &CaLimits) -> Vec<Warning> {
+        self.warnings_but(Places::of(text), limits, Doubtful::default())
+    }
+
+    /// The same, but for what would be false of a document of which something could not be read.
+    pub(crate) fn warnings_but(&self, places: Places, limits: &CaLimits, doubtful: Doubtful) -> Vec<Warning> {
+        if doubtful.everything {
+            return Vec::new();
+        }
         let mut look = Look {
             document: self,
-            places: Places::of(text),
+            places,
+            doubtful,
             warnings: Vec::new(),
         };
         look.emptiness();
@@ -47,8 +92,11 @@ impl Document {
         look.tags();
         look.lives(limits);
         look.extensions(limits);
+        look.principals(limits);
         look.patterns();
-        look.reach();
+        if !doubtful.rules {
+            look.reach();
+        }
         let mut warnings = look.warnings;
         warnings.sort_by_key(|warning| warning.place.unwrap_or_default());
         warnings
@@ -58,6 +106,7 @@ impl Document {
 struct Look<'d> {
     document: &'d Document,
     places: Places,
+    doubtful: Doubtful,
     warnings: Vec<Warning>,
 }
 
@@ -69,8 +118,7 @@ impl<'d> Look<'d> {
 
     /// Where a key stands, at the top or under `policy:`.
     fn place(&self, path: &[&str]) -> Option<Place> {
-        let below: Vec<&str> = [&["policy"], path].concat();
-        self.places.find(&below).or_else(|| self.places.find(path))
+        self.places.find_section(path)
     }
 
     /// The rules, defaults first, with the path to each and what it is called.
@@ -84,10 +132,11 @@ impl<'d> Look<'d> {
     }
 
     fn emptiness(&mut self) {
-        if self.document.users.is_empty() && self.document.groups.is_empty() {
+        let Doubtful { people, rules, .. } = self.doubtful;
+        if self.document.users.is_empty() && self.document.groups.is_empty() && !people {
             self.warn(&["users"], "users is empty: everybody is denied".to_owned());
         }
-        if self.document.hosts.is_empty() {
+        if self.document.hosts.is_empty() && !rules {
             let problem = "hosts is empty: defaults alone grant nothing, so everybody is denied";
             self.warn(&["hosts"], problem.to_owned());
         }
@@ -98,11 +147,16 @@ impl<'d> Look<'d> {
         for (list, people) in [("users", &document.users), ("groups", &document.groups)] {
             let mut spelled: BTreeMap<String, &str> = BTreeMap::new();
             for (name, tags) in people {
-                if tags.is_empty() && list == "users" {
-                    self.warn(
-                        &[list, name],
-                        format!("{list}: {name} has no tags and gets in nowhere"),
-                    );
+                if tags.is_empty() {
+                    let problem = match list {
+                        "users" => format!("users: {name} has no tags and gets in nowhere"),
+                        _ => format!("groups: {name} has no tags, so it opens nothing to its members"),
+                    };
+                    self.warn(&[list, name], problem);
+                }
+                if name.trim() != name {
+                    let problem = format!("{list}: {name:?} begins or ends with a blank, which counts");
+                    self.warn(&[list, name], problem);
                 }
                 if name.contains(['*', '?', '{']) {
                     let problem =
@@ -175,7 +229,7 @@ impl<'d> Look<'d> {
             for (key, access) in [("allow", &rule.allow), ("deny", &rule.deny)] {
                 for (principal, tag, index) in entries(access) {
                     used.insert(tag);
-                    if !held.contains_key(tag) {
+                    if !held.contains_key(tag) && !self.doubtful.people {
                         let path = [&path[..], &[key, principal.as_str(), &index]].concat();
                         self.warn(
                             &path,
@@ -199,7 +253,7 @@ impl<'d> Look<'d> {
             }
         }
         for (tag, (list, name, index)) in held {
-            if !used.contains(tag) {
+            if !used.contains(tag) && !self.doubtful.rules {
                 self.warn(
                     &[list, name, &index.to_string()],
                     format!("the tag {tag} is used by no rule"),
@@ -209,22 +263,38 @@ impl<'d> Look<'d> {
     }
 
     fn lives(&mut self, limits: &CaLimits) {
-        let cut = |key: &str, life: Option<Lifetime>| {
-            let life = life.map(Lifetime::get).filter(|life| *life > limits.max_ttl)?;
-            let (life, ceiling) = (format_duration(life), format_duration(limits.max_ttl));
-            Some(format!(
-                "{key}: the CA cuts {life} to its own limit of {ceiling} (--max-ttl)"
-            ))
+        let odd = |key: &str, life: Option<Lifetime>| {
+            let (life, ceiling) = (life?.get(), limits.max_ttl);
+            let shown = format_duration(life);
+            if life > ceiling {
+                let ceiling = format_duration(ceiling);
+                return Some(format!(
+                    "{key}: the CA cuts {shown} to its own limit of {ceiling} (--max-ttl)"
+                ));
+            }
+            if life < Duration::from_secs(1) {
+                return Some(format!(
+                    "{key}: the CA refuses a life of {shown}; give it some seconds"
+                ));
+            }
+            (life <= CERTIFICATE_EXPIRY_BUFFER).then(|| {
+                let buffer = format_duration(CERTIFICATE_EXPIRY_BUFFER);
+                format!("{key}: a certificate of {shown} is never used: its last {buffer} count as ended")
+            })
         };
-        if let Some(problem) = cut("default-expiration", self.document.default_expiration) {
+        if let Some(problem) = odd("default-expiration", self.document.default_expiration) {
             self.warn(&["default-expiration"], problem);
+        }
+        if self.document.default_expiration.is_some() && self.document.defaults.expiration.is_some() {
+            let problem = "default-expiration: wins over the life in defaults, which is not used; keep one";
+            self.warn(&["default-expiration"], problem.to_owned());
         }
         for (path, name, rule) in self.rules() {
             let ttl = [&path[..], &["ttl"]].concat();
             // A key that is not there has the place of the rule.
             let is_ttl = self.place(&ttl) != self.place(&path);
             let key = if is_ttl { "ttl" } else { "expiration" };
-            if let Some(problem) = cut(&format!("{name}.{key}"), rule.expiration) {
+            if let Some(problem) = odd(&format!("{name}.{key}"), rule.expiration) {
                 self.warn(&[&path[..], &[key]].concat(), problem);
             }
         }
@@ -246,6 +316,66 @@ impl<'d> Look<'d> {
         }
     }
 
+    /// Principals that no login gets, or that make the CA refuse the login.
+    fn principals(&mut self, limits: &CaLimits) {
+        let document = self.document;
+        let defaults = &document.defaults;
+        for (path, name, rule) in self.rules() {
+            let Some(Principals::ByUser(lists)) = &rule.principals else {
+                continue;
+            };
+            for user in lists.keys() {
+                let is_open = |rule: &HostRule| rule.allow.contains_key(user);
+                let is_of_defaults = path.len() == 1;
+                let opened = is_open(rule) || is_open(defaults);
+                if !opened
+                    && !(is_of_defaults && document.hosts.values().any(is_open))
+                    && !self.doubtful.rules
+                {
+                    let path = [&path[..], &["principals", user.as_str()]].concat();
+                    self.warn(&path, format!("{name}.principals: nobody is allowed as {user}"));
+                }
+            }
+        }
+        let mut told = BTreeSet::new();
+        for (pattern, rule) in &document.hosts {
+            let (path, principals) = match (&rule.principals, &defaults.principals) {
+                (Some(own), _) => (vec!["hosts", pattern.as_str()], own),
+                (None, Some(theirs)) => (vec!["defaults"], theirs),
+                (None, None) => continue,
+            };
+            let by_user = matches!(principals, Principals::ByUser(_));
+            for user in rule.allow.keys().chain(defaults.allow.keys()) {
+                for (index, template) in principals.of(user).iter().enumerate() {
+                    let made = pattern.examples();
+                    let made = made
+                        .iter()
+                        .filter_map(|host| template.fill(user.as_str(), host).ok());
+                    let refused = made
+                        .filter(|name| name != user && !(limits.allows_principal)(name))
+                        .last();
+                    let Some(refused) = refused else { continue };
+                    let index = index.to_string();
+                    let user = by_user.then(|| user.as_str());
+                    let path: Vec<&str> = path
+                        .iter()
+                        .copied()
+                        .chain(["principals"])
+                        .chain(user)
+                        .chain([index.as_str()])
+                        .collect();
+                    if told.insert(path.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>()) {
+                        let name = path[..path.len() - 1].join(".");
+                        let problem = format!(
+                            "{name}: the CA refuses every login that adds {refused} (--allow-principal)"
+                        );
+                        self.warn(&path, problem);
+                    }
+                }
+            }
+        }
+    }
+
     fn patterns(&mut self) {
         let mut names = BTreeMap::new();
         for (pattern, rule) in &self.document.hosts {
@@ -260,7 +390,8 @@ impl<'d> Look<'d> {
                 );
             }
             let grants = |rule: &HostRule| rule.allow.values().any(|tags| !tags.is_empty());
-            if !grants(rule) && !grants(&self.document.defaults) && rule.deny.is_empty() {
+            let grants_nothing = !grants(rule) && !grants(&self.document.defaults) && rule.deny.is_empty();
+            if grants_nothing && !self.doubtful.rules {
                 let problem = format!("hosts.{pattern}: allows nobody anything, and neither do the defaults");
                 self.warn(&path, problem);
             }
@@ -268,13 +399,30 @@ impl<'d> Look<'d> {
     }
 
     fn reach(&mut self) {
-        for (pattern, first) in shadow::unreachable(self.document) {
-            let problem = format!(
-                "hosts.{pattern}: never decides, because {first} comes first (fewer wildcards, or more plain \
-                 characters) and covers and allows all of it"
-            );
+        for Unreachable { pattern, instead } in shadow::unreachable(self.document) {
+            let problem = match instead.as_slice() {
+                [first] => format!(
+                    "hosts.{pattern}: never decides, because {first} comes first (fewer wildcards, or more plain \
+                     characters) and covers and allows all of it"
+                ),
+                several => format!(
+                    "hosts.{pattern}: never decides, because {} come first (fewer wildcards, or more plain \
+                     characters) and together cover and allow all of it",
+                    named(several)
+                ),
+            };
             self.warn(&["hosts", pattern.as_str()], problem);
         }
+    }
+}
+
+/// Some patterns for people: a few by name.
+fn named(patterns: &[&HostPattern]) -> String {
+    const NAMED: usize = 3;
+    let names: Vec<&str> = patterns.iter().map(|pattern| pattern.as_str()).collect();
+    match names.as_slice() {
+        [first @ .., last] if names.len() <= NAMED => format!("{} and {last}", first.join(", ")),
+        _ => format!("{} and {} more", names[..NAMED].join(", "), names.len() - NAMED),
     }
 }
 
@@ -294,6 +442,7 @@ mod tests {
         let limits = CaLimits {
             max_ttl: Duration::from_secs(600),
             extensions: [("permit-pty".to_owned())].into(),
+            allows_principal: Arc::new(|name| name.as_str().starts_with("prod-")),
         };
         let warnings = Document::from_yaml("p", text).unwrap().warnings(text, &limits);
         let shown = warnings.iter().map(|warning| {
@@ -369,6 +518,36 @@ hosts:
             found[0].starts_with("1:57: oidc: c and a name the same people"),
             "{found:?}"
         );
+    }
+
+    #[test]
+    fn principals_that_the_ca_refuses_and_lives_that_help_nobody_are_named() {
+        let text = r#"
+users: {a: [t]}
+groups: {" g": []}
+oidc: {groups-claim: groups}
+default-expiration: 900ms
+defaults: {ttl: 5s, allow: {root: [t]}, principals: ["{user}@{host}", prod-x]}
+hosts:
+  "*.lan": {}
+  "*.corp": {ttl: 6s, principals: {root: [prod-root, stage-root], rot: [prod-root]}}
+"#;
+        let expected = [
+            "3:10: groups: \" g\" begins or ends with a blank",
+            "3:10: groups:  g has no tags",
+            "5:1: default-expiration: the CA refuses a life of 900ms",
+            "5:1: default-expiration: wins over",
+            "6:12: defaults.expiration: a certificate of 5s is never used",
+            "6:54: defaults.principals: the CA refuses every login that adds root@x7.lan",
+            "9:52: hosts.*.corp.principals.root: the CA refuses every login that adds stage-root",
+            "9:64: hosts.*.corp.principals: nobody is allowed as rot",
+        ];
+        let mut found = warnings(text);
+        found.sort();
+        assert_eq!(found.len(), expected.len(), "{found:#?}");
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(found.starts_with(expected), "{found}\n{expected}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use epithet_wire::{HostName, Principal};
 use proptest::prelude::*;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Every way to write a pattern without its braces.
@@ -280,7 +281,11 @@ proptest! {
         document in document(),
         questions in proptest::collection::vec((person(), "[ab]{0,4}", "[rs]"), 20..40),
     ) {
-        let limits = CaLimits { max_ttl: Duration::from_secs(600), extensions: BTreeSet::new() };
+        let limits = CaLimits {
+            max_ttl: Duration::from_secs(600),
+            extensions: BTreeSet::new(),
+            allows_principal: Arc::new(|_| true),
+        };
         let warnings = document.warnings("", &limits);
         let named: Vec<&str> = warnings
             .iter()

@@ -46,6 +46,7 @@ fn every_example_is_read_and_decides_what_the_page_says() {
 #[test]
 fn the_examples_are_such_that_nothing_looks_wrong_with_them() {
     let limits = CaLimits {
+        allows_principal: std::sync::Arc::new(|_| true),
         max_ttl: Duration::from_secs(600),
         extensions: ["permit-pty", "permit-port-forwarding"].map(str::to_owned).into(),
     };

@@ -25,6 +25,6 @@ pub use duration::{DurationError, format_duration, parse_duration};
 pub use endpoint::{Endpoint, EndpointError};
 pub use loopback::{LoopbackAddress, LoopbackAddressError};
 pub use names::{ConnectionHash, HostName, KeyId, NameError, Principal, ProfileName, RequestId};
-pub use pattern::{HostPattern, PatternError};
+pub use pattern::{HostPattern, HostSketch, PatternError, PatternSketch};
 pub use secret::{PluginState, SecretBytes, SecretStorage};
 pub use token::{HeaderToken, TOKEN_ENCODING_HEADER, Token, TokenError};

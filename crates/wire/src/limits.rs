@@ -247,6 +247,10 @@ pub const BACKGROUND_LOG_MAX: u64 = 4 * 1024 * 1024;
 
 /// A file of rules or of expected decisions: rules for ten thousand users are about 1 MiB.
 pub const RULES_FILE_MAX: u64 = 16 * 1024 * 1024;
+/// Errors that are told of one file of rules; each is found by reading the file again without the entry before it.
+pub const RULES_ERRORS_MAX: usize = 100;
+/// How far it is followed what rules cover together, in places of their patterns, before a rule counts as needed: a second.
+pub const RULES_COVER_STEPS: usize = 100_000;
 /// How often the files of a running server are looked at; a change is read when it is this old and nothing moved since.
 pub const RULES_WATCH: Duration = Duration::from_secs(1);
 

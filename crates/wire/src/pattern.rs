@@ -6,12 +6,16 @@
 
 mod inclusion;
 mod overlap;
+mod places;
 mod program;
+mod sketch;
 mod syntax;
 
 use crate::limits::PATTERN_MAX;
+use places::Places;
 use program::{Step, compile, run};
 use serde::{Deserialize, Deserializer};
+pub use sketch::{HostSketch, PatternSketch};
 use std::cmp::{Ordering, Reverse};
 use std::fmt;
 use syntax::{Node, Parser};
@@ -29,6 +33,7 @@ use syntax::{Node, Parser};
 pub struct HostPattern {
     text: Box<str>,
     rank: Rank,
+    sketch: PatternSketch,
     matcher: Matcher,
 }
 
@@ -47,13 +52,21 @@ enum Matcher {
     Name(Box<str>),
     /// One `*`, with this before and that after it: the usual case.
     Around(Box<[u8]>, Box<[u8]>),
-    /// Anything else, after a look at what every name must begin and end with, and have within.
-    Program {
-        prefix: Box<[u8]>,
-        suffix: Box<[u8]>,
-        within: Box<[u8]>,
-        steps: Box<[Step]>,
+    /// Several wildcards, with this before the first and that after the last of them.
+    Between {
+        before: Box<[u8]>,
+        after: Box<[u8]>,
+        middle: Middle,
     },
+}
+
+/// What stands from the first wildcard to the last.
+#[derive(Debug, Clone)]
+enum Middle {
+    /// As many places as a word has bits.
+    Few(Places),
+    /// More, after a look for what every name must have within.
+    Many { within: Box<[u8]>, steps: Box<[Step]> },
 }
 
 /// Why text is not a pattern.
@@ -104,6 +117,7 @@ impl HostPattern {
         Ok(Self {
             text: text.into(),
             rank: rank(&nodes),
+            sketch: PatternSketch::of(&nodes),
             matcher: matcher(&nodes),
         })
     }
@@ -119,28 +133,64 @@ impl HostPattern {
                     && host.ends_with(after)
                     && !host.contains(&b'/')
             }
-            Matcher::Program {
-                prefix,
-                suffix,
-                within,
-                steps,
+            Matcher::Between {
+                before,
+                after,
+                middle,
             } => {
-                host.starts_with(prefix)
-                    && host.ends_with(suffix)
-                    && contains(host, within)
-                    && run(steps, host)
+                host.len() >= before.len() + after.len()
+                    && host.starts_with(before)
+                    && host.ends_with(after)
+                    && middle.covers(&host[before.len()..host.len() - after.len()])
             }
+        }
+    }
+
+    /// What every name that is covered has, to be seen without matching.
+    pub fn sketch(&self) -> PatternSketch {
+        self.sketch
+    }
+
+    /// Whether some host may be covered by both. `false` is certain.
+    pub fn may_overlap(&self, other: &Self) -> bool {
+        if let Some(name) = self.exact_name() {
+            return other.matches(name);
+        }
+        if let Some(name) = other.exact_name() {
+            return self.matches(name);
+        }
+        let ((before, after), (other_before, other_after)) = (self.ends(), other.ends());
+        (before.starts_with(other_before) || other_before.starts_with(before))
+            && (after.ends_with(other_after) || other_after.ends_with(after))
+            && self.sketch.may_overlap(&other.sketch)
+    }
+
+    /// The plain characters before the first wildcard and after the last.
+    fn ends(&self) -> (&[u8], &[u8]) {
+        match &self.matcher {
+            Matcher::Name(name) => (name.as_bytes(), name.as_bytes()),
+            Matcher::Around(before, after) | Matcher::Between { before, after, .. } => (before, after),
         }
     }
 
     /// Whether this pattern covers every host that `other` covers. `false` also when that would take long to find out.
     pub fn includes(&self, other: &Self) -> bool {
+        Self::include(&[self], other, &mut { usize::MAX })
+    }
+
+    /// Whether these patterns together cover every host that `other` covers. `false` also when that would take long to
+    /// find out: more steps than are `left`, from which those that were made are taken.
+    pub fn include(these: &[&Self], other: &Self, left: &mut usize) -> bool {
         if let Some(name) = other.exact_name() {
-            return self.matches(name);
+            return these.iter().any(|one| one.matches(name));
         }
-        let steps = |pattern: &Self| nodes(&pattern.text).map(|nodes| whole_program(&nodes));
-        match (steps(self), steps(other)) {
-            (Ok(wide), Ok(narrow)) => inclusion::includes(&wide, &narrow),
+        if these.is_empty() {
+            return false;
+        }
+        let alternatives: Result<Vec<_>, _> = these.iter().map(|one| one.canonical_nodes()).collect();
+        let wide = alternatives.map(|alternatives| whole_program(&[Node::Choice(alternatives)]));
+        match (wide, nodes(&other.text)) {
+            (Ok(wide), Ok(narrow)) => inclusion::includes(&wide, &whole_program(&narrow), left),
             _ => false,
         }
     }
@@ -154,6 +204,14 @@ impl HostPattern {
         }
         let steps = |pattern: &Self| nodes(&pattern.text).map(|nodes| whole_program(&nodes));
         overlap::common(&steps(self).ok()?, &steps(other).ok()?)
+    }
+
+    /// A name in the form that hosts are compared in; a pattern as it is.
+    fn canonical_nodes(&self) -> Result<Vec<Node>, &'static str> {
+        match self.exact_name() {
+            Some(name) => Ok(name.bytes().map(Node::Literal).collect()),
+            None => nodes(&self.text),
+        }
     }
 
     /// Two names that this pattern covers, as different as may be; fewer when there are none of letters and digits.
@@ -275,6 +333,25 @@ fn longest_literal(nodes: &[Node]) -> Vec<u8> {
     longest.iter().filter_map(literal).collect()
 }
 
+impl Middle {
+    fn of(nodes: &[Node]) -> Self {
+        match Places::of(nodes) {
+            Some(places) => Self::Few(places),
+            None => Self::Many {
+                within: longest_literal(nodes).into(),
+                steps: whole_program(nodes).into(),
+            },
+        }
+    }
+
+    fn covers(&self, text: &[u8]) -> bool {
+        match self {
+            Self::Few(places) => places.cover(text),
+            Self::Many { within, steps } => contains(text, within) && run(steps, text),
+        }
+    }
+}
+
 fn contains(text: &[u8], part: &[u8]) -> bool {
     part.is_empty()
         || text
@@ -320,13 +397,13 @@ fn matcher(nodes: &[Node]) -> Matcher {
                 })
                 .collect()
         };
-        let mut suffix = literals(&mut nodes.iter().rev());
-        suffix.reverse();
-        Matcher::Program {
-            prefix: literals(&mut nodes.iter()).into(),
-            within: longest_literal(&nodes[..nodes.len() - suffix.len()]).into(),
-            suffix: suffix.into(),
-            steps: whole_program(nodes).into(),
+        let before = literals(&mut nodes.iter());
+        let mut after = literals(&mut nodes[before.len()..].iter().rev());
+        after.reverse();
+        Matcher::Between {
+            middle: Middle::of(&nodes[before.len()..nodes.len() - after.len()]),
+            before: before.into(),
+            after: after.into(),
         }
     })
 }

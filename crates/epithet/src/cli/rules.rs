@@ -2,6 +2,7 @@
 
 use super::agent::duration;
 use clap::{Args, Subcommand};
+use epithet_ca::PrincipalPattern;
 use epithet_wire::{HostName, Principal};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,8 +21,9 @@ pub(crate) enum PolicyCommand {
 }
 
 const CHECK_HELP: &str = "\
-Warnings are about rules that never decide, users without tags, tags that nobody has or no rule uses, lives and extensions \
-that the CA does not grant, hosts named twice, and the like; each with its line.
+Every error is told, not only the first, and every warning: about rules that never decide (one rule before them, or several \
+together, take all that they allow), users and groups without tags, tags that nobody has or no rule uses, lives, extensions \
+and principals that the CA does not grant, hosts named twice, and the like; each with its line.
 
 Exit code: 0 when the rules can be used, 1 when they cannot, or when there are warnings and --strict.";
 
@@ -37,6 +39,9 @@ pub(crate) struct CheckOptions {
     /// An extension that the CA was told to sign beyond those it signs anyway; may be repeated
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) allow_extension: Vec<String>,
+    /// A principal that the CA was told to sign beside the user, or a pattern of them; may be repeated
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) allow_principal: Vec<PrincipalPattern>,
     /// Fail on warnings too
     #[arg(long)]
     pub(crate) strict: bool,

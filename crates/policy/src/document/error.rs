@@ -20,7 +20,24 @@ impl std::fmt::Display for DocumentError {
     }
 }
 
+/// How an error begins to say that keys of the rules stand beside `policy:`.
+const BESIDE: &str = " stands beside `policy:`";
+
 impl DocumentError {
+    /// A key of the rules that stands where the other sections of a configuration do.
+    pub(crate) fn beside(file: &str, place: Option<(u64, u64)>, key: &str) -> Self {
+        Self {
+            file: file.to_owned(),
+            place,
+            problem: format!("`{key}`{BESIDE}; move it below"),
+        }
+    }
+
+    /// Whether it is about where a key stands: [`Self::beside`].
+    pub(crate) fn is_beside(&self) -> bool {
+        self.problem.contains(BESIDE)
+    }
+
     pub(crate) fn new(file: &str, error: &serde_saphyr::Error) -> Self {
         let place = error
             .location()

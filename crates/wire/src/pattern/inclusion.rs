@@ -1,18 +1,18 @@
 //! Whether one pattern covers every host that another covers.
 
 use super::program::{Step, closure};
+use super::sketch::ALPHABET;
 use std::collections::HashSet;
 
-/// The characters that a host name in its canonical form may have.
-pub(super) const ALPHABET: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789._:%+,@-";
 /// How many pairs of positions are looked at before nothing is said.
 const PAIRS_MAX: usize = 4096;
 
-/// Whether every name that `narrow` accepts is accepted by `wide`. `false` also when that would take long to find out.
+/// Whether every name that `narrow` accepts is accepted by `wide`. `false` also when that would take long to find out:
+/// more than [`PAIRS_MAX`] pairs of positions, or more than are `left`, from which they are taken.
 ///
 /// Follows both programs together: wherever the first may be after some beginning of a name, the second must still
 /// have a way on, and must accept whenever the first does.
-pub(super) fn includes(wide: &[Step], narrow: &[Step]) -> bool {
+pub(super) fn includes(wide: &[Step], narrow: &[Step], left: &mut usize) -> bool {
     let begin = (closure(narrow, [0]), closure(wide, [0]));
     let (mut seen, mut to_do) = (HashSet::from([begin.clone()]), vec![begin]);
     while let Some((narrow_at, wide_at)) = to_do.pop() {
@@ -25,11 +25,13 @@ pub(super) fn includes(wide: &[Step], narrow: &[Step]) -> bool {
                 continue;
             }
             let wide_next = step(wide, &wide_at, *byte);
-            if wide_next.is_empty() || seen.len() >= PAIRS_MAX {
+            if wide_next.is_empty() || seen.len() >= PAIRS_MAX || *left == 0 {
                 return false;
             }
             let pair = (narrow_next, wide_next);
-            if seen.insert(pair.clone()) {
+            if !seen.contains(&pair) {
+                *left -= 1;
+                seen.insert(pair.clone());
                 to_do.push(pair);
             }
         }

@@ -1,7 +1,7 @@
 //! A host that two patterns both cover.
 
-use super::inclusion::ALPHABET;
 use super::program::{Step, closure};
+use super::sketch::ALPHABET;
 use std::collections::{HashMap, VecDeque};
 
 /// Where two programs are after some beginning of a name, and whether a label begins there: no host name has an empty one.

@@ -16,6 +16,11 @@ impl Set {
     /// Every character; `/` is in no host name and in no set.
     pub(super) const ANY: Self = Self(!(1 << b'/'));
 
+    /// One character alone; none for what is not ASCII.
+    pub(super) fn of(byte: u8) -> Self {
+        Self(if byte.is_ascii() { 1 << byte } else { 0 })
+    }
+
     pub(super) fn has(self, byte: u8) -> bool {
         byte.is_ascii() && self.0 >> byte & 1 == 1
     }
