@@ -13,6 +13,7 @@ mod syslog;
 pub use chain::{BrokenChain, ChainCheck, verify};
 
 use chain::{Link, hash, link_of, zeros};
+use epithet_wire::policy::{Grounds, LoginFacts};
 use rustix::fs::FlockOperation;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -96,17 +97,41 @@ pub(crate) struct Entry<'a> {
     pub(crate) key: Option<String>,
     /// The fingerprint of the CA key.
     pub(crate) ca: &'a str,
-    /// Who policy says it is; the key id begins with it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) identity: Option<&'a str>,
-    /// Those of their groups that the rules know.
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    pub(crate) groups: &'a [String],
-    /// The rule that allowed or refused.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) rule: Option<&'a str>,
+    #[serde(flatten)]
+    pub(crate) grounds: Option<GroundsEntry<'a>>,
     #[serde(flatten)]
     pub(crate) certificate: Option<CertificateEntry<'a>>,
+}
+
+/// What a line says about the person, as far as policy told.
+#[derive(Debug, Serialize)]
+pub(crate) struct GroundsEntry<'a> {
+    /// Who policy says it is; the key id begins with it.
+    identity: &'a str,
+    /// Those of their groups that the rules know.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    groups: &'a [String],
+    /// How many more of these there are than fit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    groups_left_out: Option<u32>,
+    /// How they logged in; left out when that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    login: Option<&'a LoginFacts>,
+    /// The rule that allowed or refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<&'a str>,
+}
+
+impl<'a> GroundsEntry<'a> {
+    pub(crate) fn of(grounds: &'a Grounds) -> Self {
+        Self {
+            identity: &grounds.identity,
+            groups: &grounds.groups,
+            groups_left_out: Some(grounds.groups_left_out).filter(|number| *number > 0),
+            login: grounds.login.as_ref(),
+            rule: grounds.rule.as_deref(),
+        }
+    }
 }
 
 /// What a line says about a certificate.
@@ -118,6 +143,8 @@ pub(crate) struct CertificateEntry<'a> {
     pub(crate) principals: Vec<&'a str>,
     pub(crate) valid_after: String,
     pub(crate) valid_before: String,
+    /// The life that policy asked for, in seconds; the token's end and the CA's own limit may have cut it.
+    pub(crate) ttl: u64,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) critical_options: BTreeMap<&'a str, &'a str>,
     pub(crate) extensions: BTreeMap<&'a str, &'a str>,

@@ -6,7 +6,7 @@
 
 use crate::principal_pattern::PrincipalPattern;
 use epithet_wire::limits::{CERTIFICATE_TTL_MAX, KEY_ID_MAX, OPTION_VALUE_MAX, PRINCIPALS_MAX};
-use epithet_wire::policy::{CertParams, PolicyResponse};
+use epithet_wire::policy::{CertParams, Grounds, PolicyResponse};
 use epithet_wire::{KeyId, NameError, Principal, RequestId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -33,19 +33,22 @@ impl Decision {
         Self(response.cert_params)
     }
 
-    /// The rule that said yes, if policy told.
-    pub(crate) fn rule(&self) -> Option<&str> {
-        self.0.rule.as_deref()
+    /// Whom policy takes the person for and which rule said yes, as far as policy told; within an audit line's limits.
+    pub(crate) fn grounds(&self) -> Grounds {
+        let params = &self.0;
+        let grounds = Grounds {
+            identity: params.identity.clone(),
+            groups: params.groups.clone(),
+            rule: params.rule.clone(),
+            groups_left_out: params.groups_left_out,
+            login: params.login.clone(),
+        };
+        grounds.within_limits()
     }
 
-    /// Those of the person's groups that the rules know, if policy told.
-    pub(crate) fn groups(&self) -> &[String] {
-        &self.0.groups
-    }
-
-    /// Who policy says this is.
-    pub(crate) fn identity(&self) -> &str {
-        &self.0.identity
+    /// The certificate's life as policy wants it, in seconds.
+    pub(crate) fn ttl(&self) -> u64 {
+        self.0.expiration().map_or(0, |life| life.as_secs())
     }
 }
 

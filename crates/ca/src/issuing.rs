@@ -1,7 +1,7 @@
 //! One request for a certificate, from question to answer: ask policy, issue, write it down, and only then hand it out.
 
 use crate::asked::Asked;
-use crate::audit::{AuditLog, CertificateEntry, Entry};
+use crate::audit::{AuditLog, CertificateEntry, Entry, GroundsEntry};
 use crate::authority::{Authority, IssueError};
 use crate::decision::DecisionError;
 use crate::metrics::CaMetrics;
@@ -53,9 +53,8 @@ pub(crate) struct Refused {
 #[derive(Debug)]
 pub(crate) struct Issued {
     pub(crate) certificate: UserCertificate,
-    identity: String,
-    rule: Option<String>,
-    groups: Vec<String>,
+    grounds: Grounds,
+    ttl: u64,
 }
 
 impl Issued {
@@ -151,8 +150,7 @@ impl Issuing {
         let decided = self.policy.decide(token, connection, id).await;
         self.metrics.policy_took(begun.elapsed());
         let decision = decided.map_err(|failure| Refused::by_policy(failure, id))?;
-        let (identity, rule) = (decision.identity().to_owned(), decision.rule().map(str::to_owned));
-        let groups = decision.groups().to_vec();
+        let (grounds, ttl) = (decision.grounds(), decision.ttl());
         let subject = asked.subject.clone();
         let issued = self
             .authority
@@ -160,9 +158,8 @@ impl Issuing {
         let certificate = issued.await.map_err(|error| Refused::by_authority(&error, id))?;
         Ok(Issued {
             certificate,
-            identity,
-            rule,
-            groups,
+            grounds,
+            ttl,
         })
     }
 
@@ -190,29 +187,23 @@ impl Issuing {
         };
         match result {
             Ok(issued) => Entry {
-                identity: Some(&issued.identity),
-                rule: issued.rule.as_deref(),
-                groups: &issued.groups,
-                certificate: Some(certificate_entry(&issued.certificate)),
+                grounds: Some(GroundsEntry::of(&issued.grounds)),
+                certificate: Some(certificate_entry(issued)),
                 ..entry
             },
-            Err(refused) => {
-                let grounds = refused.grounds.as_deref();
-                Entry {
-                    decision: "refused",
-                    status: refused.status.as_u16(),
-                    reason: Some(&refused.reason),
-                    identity: grounds.map(|grounds| grounds.identity.as_str()),
-                    rule: grounds.and_then(|grounds| grounds.rule.as_deref()),
-                    groups: grounds.map_or(&[], |grounds| &grounds.groups),
-                    ..entry
-                }
-            }
+            Err(refused) => Entry {
+                decision: "refused",
+                status: refused.status.as_u16(),
+                reason: Some(&refused.reason),
+                grounds: refused.grounds.as_deref().map(GroundsEntry::of),
+                ..entry
+            },
         }
     }
 }
 
-fn certificate_entry(certificate: &UserCertificate) -> CertificateEntry<'_> {
+fn certificate_entry(issued: &Issued) -> CertificateEntry<'_> {
+    let certificate = &issued.certificate;
     let time = |seconds: u64| {
         let time = i64::try_from(seconds)
             .ok()
@@ -225,6 +216,7 @@ fn certificate_entry(certificate: &UserCertificate) -> CertificateEntry<'_> {
         principals: certificate.principals(),
         valid_after: time(certificate.valid_after()),
         valid_before: time(certificate.valid_before()),
+        ttl: issued.ttl,
         critical_options: certificate.critical_options(),
         extensions: certificate.extensions(),
         certificate: certificate.fingerprint(),
@@ -260,7 +252,10 @@ impl Refused {
         let message = |what: &str| format!("error retrieving policy: {what} (request {id})");
         match &failure {
             PolicyFailure::Refused(refusal) => Self {
-                grounds: refusal.grounds.clone(),
+                grounds: refusal
+                    .grounds
+                    .clone()
+                    .map(|grounds| Box::new(grounds.within_limits())),
                 ..Self::plain(refusal.status, refusal.message.clone())
             },
             PolicyFailure::NotTrusted(_) => {

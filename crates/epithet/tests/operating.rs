@@ -138,9 +138,11 @@ fn rules_are_checked_and_explained_without_a_server() {
     let refused = epithet(&home, &["policy", "check", &bad]);
     assert_eq!(refused.code(), Some(1));
     assert!(
-        refused.stderr.contains("bad.yaml:3:3: duplicate mapping key"),
+        refused
+            .stdout
+            .contains("bad.yaml:3:3: error: duplicate mapping key"),
         "{}",
-        refused.stderr
+        refused.stdout
     );
 
     let explain = |user: &str, host: &str| {

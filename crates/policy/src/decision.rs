@@ -14,6 +14,9 @@ pub struct Person {
     pub groups: Vec<String>,
     /// How they logged in.
     pub login: Login,
+    /// An address that the token has and its provider does not vouch for: they are known by something else, and may
+    /// wonder why.
+    pub unverified_email: Option<String>,
 }
 
 /// How a person logged in, as far as the token says (OpenID Connect Core section 2).

@@ -326,7 +326,7 @@ mod tests {
                 "policy:\n  users: {a: [b]}\n  host: {}\n",
                 "p.yaml:3:3: unknown field `host`",
             ),
-            ("users: [a]\n", "p.yaml:1:8: expected mapping"),
+            ("users: [a]\n", "p.yaml:1:8: expected a map here"),
             ("users:\n  a: [b\n  c: d\n", "p.yaml:3:"),
         ] {
             let error = error(text);

@@ -191,6 +191,7 @@ impl Expectation {
                     amr: self.amr.0.clone(),
                     at: self.logged_in.map(|ago| now.saturating_sub(ago.0.as_secs())),
                 },
+                ..Person::default()
             };
             for (user, host) in self
                 .login

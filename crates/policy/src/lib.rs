@@ -52,7 +52,7 @@ pub use document::{
 pub use expectations::{Expectation, Expectations, OneOrMany, Unexpected, Verdict};
 pub use explain::{Explanation, Part};
 pub use findings::Findings;
-pub use past::{Change, Kind, Replay, Times};
+pub use past::{Change, Kind, Replay, Times, Unknown};
 pub use person::{ClaimNames, Prefix};
 pub use policy::{DEFAULT_SCOPES, Policy, PolicyError, Refusal};
 pub use routes::{SERVICE_ERROR_HEADER, router, router_with};

@@ -84,6 +84,10 @@ impl ClaimNames {
                 amr: claims.amr.clone(),
                 at: claims.auth_time,
             },
+            unverified_email: match self.identity {
+                None => claims.email.clone().filter(|_| claims.verified_email().is_none()),
+                Some(_) => None,
+            },
         })
     }
 
@@ -121,11 +125,14 @@ pub(crate) fn claim_at<'c>(claims: &'c Map<String, Value>, path: &str) -> Option
 /// # Errors
 /// In words, when the provider left them out (Entra ID beyond 200 groups), or they are no names.
 pub(crate) fn groups_at(claims: &Map<String, Value>, claim: &str) -> Result<Vec<String>, String> {
-    let is_elsewhere = claims
-        .get("_claim_names")
-        .is_some_and(|names| names.get(claim).is_some());
+    // A path leads into a claim, and that one may be elsewhere as a whole.
+    let mut outer = claim.match_indices('.').map(|(dot, _)| &claim[..dot]);
+    let is_elsewhere = claims.get("_claim_names").is_some_and(|names| {
+        names.get(claim).is_some()
+            || outer.any(|outer| names.get(outer).is_some() && claim_at(claims, claim).is_none())
+    });
     let is_hinted = claim == "groups"
-        && !claims.contains_key(claim)
+        && claims.get(claim).is_none_or(Value::is_null)
         && claims
             .get("hasgroups")
             .is_some_and(|has| *has == true || has == "true");
@@ -281,6 +288,28 @@ mod tests {
             ("groups", json!({"hasgroups": "true"}), true),
             ("groups", json!({"hasgroups": false}), false),
             ("groups", json!({"hasgroups": true, "groups": ["a"]}), false),
+            ("groups", json!({"hasgroups": true, "groups": null}), true),
+            ("groups", json!({"hasgroups": true, "groups": []}), false),
+            (
+                "realm_access.roles",
+                json!({"_claim_names": {"realm_access": "src1"}}),
+                true,
+            ),
+            (
+                "realm_access.roles",
+                json!({"_claim_names": {"realm_access.roles": "src1"}}),
+                true,
+            ),
+            (
+                "realm_access.roles",
+                json!({"_claim_names": {"realm_access": "src1"}, "realm_access": {"roles": ["a"]}}),
+                false,
+            ),
+            (
+                "https://x.y/groups",
+                json!({"_claim_names": {"https://x": "src1"}}),
+                true,
+            ),
             ("groups", json!({"_claim_names": {"address": "src1"}}), false),
             ("groups", json!({"_claim_names": "groups"}), false),
             (

@@ -1,6 +1,6 @@
 //! The policy that runs: rules, and whose tokens to believe, both replaceable while it does.
 
-use crate::decision::{Allowed, Decision, Denial, Person, Question};
+use crate::decision::{Allowed, Decision, Denial, Login, Person, Question};
 use crate::document::{Document, DocumentError, Oidc, TokenKind};
 use crate::person::{ClaimNames, Prefix, check_identity};
 use crate::rules::Rules;
@@ -14,7 +14,7 @@ use epithet_oidc::clock::unix_now;
 use epithet_oidc::{Http, Issuer, IssuerError, ProviderError, Verifier, VerifierError};
 use epithet_wire::ca::{Discovery, DiscoveryAuth};
 use epithet_wire::display::sanitize_line;
-use epithet_wire::policy::{CertParams, Grounds, PolicyResponse};
+use epithet_wire::policy::{CertParams, Grounds, LoginFacts, PolicyResponse, groups_within_limits};
 use epithet_wire::{ConnectionFields, HostName, Principal, Token};
 use http::StatusCode;
 use jiff::Timestamp;
@@ -150,7 +150,8 @@ impl Policy {
         let loaded = self.loaded.load_full();
         let bearer = loaded.check.holder(token).await.map_err(Refusal::of_token)?;
         let person = &bearer.person;
-        let denied = |denial: Denial<'_>| loaded.refusal(person, connection, denial);
+        let now = unix_now();
+        let denied = |denial: Denial<'_>| loaded.refusal(person, connection, denial, now);
         // A name that no host or user can have is covered by no rule.
         let host = HostName::parse(&connection.remote_host).map_err(|_| denied(Denial::NoRule))?;
         let user = Principal::parse(&connection.remote_user).map_err(|_| denied(Denial::NotAllowed))?;
@@ -158,10 +159,10 @@ impl Policy {
             person,
             host: &host,
             user: &user,
-            now: unix_now(),
+            now,
         };
         match loaded.rules.evaluate(&question) {
-            Decision::Allowed(allowed) => Ok(loaded.certificate_for(&bearer, allowed)),
+            Decision::Allowed(allowed) => Ok(loaded.certificate_for(&bearer, allowed, now)),
             Decision::Denied(denial) => Err(denied(denial)),
         }
     }
@@ -241,8 +242,9 @@ impl Refusal {
 
 impl Loaded {
     /// The terms of the rule that allowed, for the user who was asked for and what the rule adds to them.
-    fn certificate_for(&self, bearer: &Bearer, allowed: Allowed<'_>) -> PolicyResponse {
+    fn certificate_for(&self, bearer: &Bearer, allowed: Allowed<'_>, now: u64) -> PolicyResponse {
         let terms = allowed.terms;
+        let (groups, groups_left_out) = self.groups(&bearer.person);
         let not_after = bearer
             .expires_at
             .and_then(|at| Timestamp::from_second(i64::try_from(at).ok()?).ok());
@@ -255,37 +257,62 @@ impl Loaded {
                 critical_options: terms.critical_options.clone(),
                 not_after,
                 rule: Some(allowed.rule.as_str().to_owned()),
-                groups: self.groups(&bearer.person),
+                groups,
+                groups_left_out,
+                login: facts(&bearer.person.login, now),
             },
         }
     }
 
     /// Those of a person's groups that the rules know, for the audit log.
-    fn groups(&self, person: &Person) -> Vec<String> {
-        self.rules.known_groups(person).map(str::to_owned).collect()
+    fn groups(&self, person: &Person) -> (Vec<String>, u32) {
+        groups_within_limits(self.rules.known_groups(person))
     }
 
     /// A no, with the texts of epithet 0.19 where it has one.
-    fn refusal(&self, person: &Person, connection: &ConnectionFields, denial: Denial<'_>) -> Refusal {
+    fn refusal(
+        &self,
+        person: &Person,
+        connection: &ConnectionFields,
+        denial: Denial<'_>,
+        now: u64,
+    ) -> Refusal {
         let line = |text: &str| sanitize_line(text, 300);
         let identity = line(&person.identity);
         let (user, host) = (line(&connection.remote_user), line(&connection.remote_host));
         tracing::info!(identity, user, host, reason = %denial, "denied");
         let login = format!("User {identity} not authorized for {user}@{host}");
         let message = match denial {
-            Denial::UnknownUser => format!("User {identity} not in users list"),
+            Denial::UnknownUser => format!("User {identity} not in users list{}", self.why_unknown(person)),
             Denial::Insufficient { lacking, .. } => format!("{login}: it takes {lacking}; log in again"),
             Denial::NoPrincipal(_) => format!("{login}: {denial}"),
             _ => login,
         };
+        let (groups, groups_left_out) = self.groups(person);
         Refusal {
             grounds: Some(Box::new(Grounds {
                 identity: person.identity.clone(),
-                groups: self.groups(person),
+                groups,
                 rule: denial.rule().map(ToString::to_string),
+                groups_left_out,
+                login: facts(&person.login, now),
             })),
             ..Refusal::forbidden(message)
         }
+    }
+
+    /// What a person whom the rules do not know, or whoever they ask, may want to know beside that.
+    fn why_unknown(&self, person: &Person) -> String {
+        let groups = match (self.rules.have_groups(), person.groups.len()) {
+            (false, _) => "",
+            (true, 0) => ", and the token lists no groups",
+            (true, _) => ", and in no group that has tags",
+        };
+        let address = person.unverified_email.as_deref().map(|email| {
+            let email = sanitize_line(email, 300);
+            format!("; the provider does not vouch for {email} (email_verified), so it does not count")
+        });
+        format!("{groups}{}", address.unwrap_or_default())
     }
 
     fn new(document: &Document, http: &Arc<Http>, before: Option<&TokenCheck>) -> Result<Self, PolicyError> {
@@ -326,6 +353,17 @@ impl Loaded {
             discovery_json,
         })
     }
+}
+
+/// How somebody logged in, for the audit log.
+fn facts(login: &Login, now: u64) -> Option<LoginFacts> {
+    let seconds = |time: u64| i64::try_from(time).unwrap_or(i64::MAX);
+    let facts = LoginFacts {
+        acr: login.acr.clone(),
+        amr: login.amr.clone(),
+        age: login.at.map(|at| seconds(now).saturating_sub(seconds(at))),
+    };
+    facts.within_limits()
 }
 
 /// The issuers whose tokens are believed, the one that clients are told of first.

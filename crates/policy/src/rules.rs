@@ -163,6 +163,16 @@ impl Rules {
         groups.filter(|group| self.groups.contains_key(*group))
     }
 
+    /// Whether any group has an entry here.
+    pub fn have_groups(&self) -> bool {
+        !self.groups.is_empty()
+    }
+
+    /// The groups that have an entry here.
+    pub fn groups(&self) -> impl Iterator<Item = &str> {
+        self.groups.keys().map(|group| &**group)
+    }
+
     /// The patterns, most specific first.
     pub fn patterns(&self) -> impl Iterator<Item = &HostPattern> {
         self.rules.iter().map(|rule| &rule.pattern)

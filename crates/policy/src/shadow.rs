@@ -144,7 +144,7 @@ mod tests {
         let text =
             "defaults: {allow: {root: [x]}}\nhosts: {web1: {}, web2: {}, 'web[12]': {}, 'web[23]': {}}";
         let document = Document::from_yaml("p", text).unwrap();
-        let found = super::unreachable(&document);
+        let found = unreachable(&document);
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].pattern.as_str(), "web[12]");
     }

@@ -223,6 +223,7 @@ fn read(answer: &[u8], now: u64) -> Result<Bearer, Problem> {
                 amr: answer.amr.unwrap_or_default(),
                 at: answer.auth_time.map(seconds),
             },
+            unverified_email: None,
         },
         expires_at,
     })

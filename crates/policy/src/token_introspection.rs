@@ -177,6 +177,7 @@ impl TokenIntrospection {
                 amr: groups_at(claims, "amr").unwrap_or_default(),
                 at: claims.get("auth_time").and_then(seconds),
             },
+            unverified_email: None,
         })
     }
 }

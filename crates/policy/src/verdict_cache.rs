@@ -79,7 +79,7 @@ mod tests {
             person: Person {
                 identity: "alice".into(),
                 groups: vec![],
-                login: crate::decision::Login::default(),
+                ..Person::default()
             },
             expires_at,
         })

@@ -188,7 +188,8 @@ impl<'d> Look<'d> {
     fn issuers(&mut self) {
         let mut open = Vec::new();
         for (index, oidc) in self.document.oidc.all().enumerate() {
-            if oidc.identity_prefix.as_deref().unwrap_or_default().is_empty() {
+            // None at all is an error of every issuer but the first.
+            if oidc.identity_prefix.as_deref() == Some("") || index == 0 && oidc.identity_prefix.is_none() {
                 open.push((index, oidc.issuer.as_deref().unwrap_or_default()));
             }
         }
@@ -533,8 +534,8 @@ hosts:
   "*.corp": {ttl: 6s, principals: {root: [prod-root, stage-root], rot: [prod-root]}}
 "#;
         let expected = [
-            "3:10: groups: \" g\" begins or ends with a blank",
             "3:10: groups:  g has no tags",
+            "3:10: groups: \" g\" begins or ends with a blank",
             "5:1: default-expiration: the CA refuses a life of 900ms",
             "5:1: default-expiration: wins over",
             "6:12: defaults.expiration: a certificate of 5s is never used",

@@ -111,7 +111,10 @@ async fn groups_open_what_they_are_given_wherever_the_provider_puts_them() {
         let nobody = decide(&policy, provider.mint_id_token("eve", &json!({})), "root@h")
             .await
             .unwrap_err();
-        assert_eq!(nobody.message, "User eve@example.com not in users list");
+        assert_eq!(
+            nobody.message,
+            "User eve@example.com not in users list, and the token lists no groups"
+        );
     }
     let policy = policy(&provider, ", groups-claim: groups", RULES);
     let token = provider.mint_id_token("eve", &json!({"groups": ["/staff", "My Team", "x"]}));
@@ -126,6 +129,7 @@ async fn groups_open_what_they_are_given_wherever_the_provider_puts_them() {
     for claims in [
         json!({"_claim_names": {"groups": "src1"}, "_claim_sources": {"src1": {"endpoint": "https://graph"}}}),
         json!({"hasgroups": true}),
+        json!({"hasgroups": true, "groups": null}),
         json!({"groups": {"My Team": true}}),
         json!({"groups": ["My Team", 7]}),
     ] {
@@ -134,6 +138,136 @@ async fn groups_open_what_they_are_given_wherever_the_provider_puts_them() {
             .unwrap_err();
         assert_eq!(refused.status, 403, "{claims}");
         assert!(refused.message.contains("groups"), "{}", refused.message);
+    }
+}
+
+#[tokio::test]
+async fn groups_in_an_object_that_the_provider_left_out_are_a_loud_no() {
+    const RULES: &str = "groups: {team: [team]}\nhosts: {h: {allow: {root: [team]}}}\n";
+    let provider = provider();
+    let policy = policy(&provider, ", groups-claim: realm_access.roles", RULES);
+    for (claims, expected) in [
+        (json!({"realm_access": {"roles": ["team"]}}), None),
+        (
+            json!({"_claim_names": {"realm_access": "src1"}}),
+            Some("the provider left out \"realm_access.roles\""),
+        ),
+        (
+            json!({"_claim_names": {"realm_access.roles": "src1"}}),
+            Some("the provider left out \"realm_access.roles\""),
+        ),
+        (
+            json!({"realm_access": {"roles": {"team": 1}}}),
+            Some("is no list of groups"),
+        ),
+        (
+            json!({"realm_access": {"other": ["team"]}}),
+            Some("and the token lists no groups"),
+        ),
+        (
+            json!({"realm_access": {"roles": ["staff"]}}),
+            Some("and in no group that has tags"),
+        ),
+    ] {
+        let decided = decide(&policy, provider.mint_id_token("eve", &claims), "root@h").await;
+        match (decided, expected) {
+            (Ok(_), None) => {}
+            (Err(refused), Some(words)) => {
+                assert_eq!(refused.status, 403, "{claims}");
+                assert!(refused.message.contains(words), "{claims}: {}", refused.message);
+            }
+            (decided, _) => panic!("{claims}: {decided:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_known_by_something_else_than_their_address_is_told_why() {
+    let provider = provider();
+    let policy = policy(
+        &provider,
+        "",
+        "users: {alice@example.com: [admin]}\nhosts: {h: {allow: {root: [admin]}}}\n",
+    );
+    let claims = json!({"email": "alice@example.com", "email_verified": false});
+    let refused = decide(&policy, provider.mint_id_token("s-1", &claims), "root@h")
+        .await
+        .unwrap_err();
+    assert_eq!(
+        refused.message,
+        "User s-1 not in users list; the provider does not vouch for alice@example.com (email_verified), so it does not count"
+    );
+}
+
+/// The same subject of two issuers is two people, however they are named.
+#[tokio::test]
+async fn issuers_that_share_a_subject_share_no_person() {
+    let (one, other) = (provider(), provider());
+    let rules = |second: &str, users: &str| {
+        format!(
+            "oidc:\n  - {{issuer: '{}', client-id: epithet, groups-claim: groups}}\n  - {{issuer: '{}', client-id: epithet, {second}}}\n\
+             users: {{{users}}}\nhosts: {{h: {{allow: {{root: [t]}}}}}}\n",
+            one.issuer(),
+            other.issuer()
+        )
+    };
+    // What the second issuer's entry says, who is in `users`, and who of the two gets in with the same claims.
+    let vouched = json!({"email": "a@example.com", "email_verified": true, "sub": "s", "upn": "s"});
+    let unvouched = json!({"email": "a@example.com", "email_verified": false, "sub": "s", "upn": "s"});
+    for (second, users, claims, first_gets_in, second_gets_in) in [
+        ("identity-prefix: 'b:'", "s: [t]", &unvouched, true, false),
+        ("identity-prefix: 'b:'", "'b:s': [t]", &unvouched, false, true),
+        (
+            "identity-prefix: 'b:'",
+            "a@example.com: [t]",
+            &vouched,
+            true,
+            false,
+        ),
+        (
+            "identity-prefix: 'b:'",
+            "a@example.com: [t]",
+            &unvouched,
+            false,
+            false,
+        ),
+        (
+            "identity-prefix: 'b:'",
+            "'b:a@example.com': [t]",
+            &vouched,
+            false,
+            true,
+        ),
+        (
+            "identity-prefix: 'b:', identity-claim: upn",
+            "s: [t]",
+            &vouched,
+            false,
+            false,
+        ),
+        (
+            "identity-prefix: 'b:', identity-claim: upn",
+            "'b:s': [t]",
+            &vouched,
+            false,
+            true,
+        ),
+        (
+            "identity-prefix: 'b:', identity-claim: email",
+            "'b:a@example.com': [t]",
+            &unvouched,
+            false,
+            false,
+        ),
+        // Said in so many words: whom the second one names are the same people.
+        ("identity-prefix: ''", "s: [t]", &unvouched, true, true),
+    ] {
+        let text = rules(second, users);
+        let policy = Policy::new(&Document::from_yaml("p", &text).unwrap(), Arc::default()).unwrap();
+        for (issuer, gets_in) in [(&one, first_gets_in), (&other, second_gets_in)] {
+            let decided = decide(&policy, issuer.mint_id_token("s", claims), "root@h").await;
+            assert_eq!(decided.is_ok(), gets_in, "{second} {users} {claims}: {decided:?}");
+        }
     }
 }
 
@@ -175,7 +309,17 @@ hosts:
             "{claim} {value}: {}",
             refused.message
         );
-        assert_eq!(refused.grounds.unwrap().rule.as_deref(), Some("vault"));
+        let grounds = refused.grounds.unwrap();
+        assert_eq!(grounds.rule.as_deref(), Some("vault"));
+        // For the audit log, from which it can be asked later.
+        let login = grounds.login.unwrap();
+        assert_eq!(
+            (login.acr.is_some(), login.age.is_some()),
+            (
+                claim != "acr" || !value.is_null(),
+                claim != "auth_time" || !value.is_null()
+            )
+        );
         assert!(
             decide(&policy, with(claim, value), "root@elsewhere")
                 .await

@@ -143,6 +143,13 @@ pub const KEY_FAILING: Duration = Duration::from_secs(10);
 pub const HTTP_BODY_MAX: usize = 64 * 1024;
 /// A body that carries a user's token inside JSON: the token may need base64 and the connection its own room.
 pub const POLICY_BODY_MAX: usize = TOKEN_MAX / 3 * 4 + 16 * 1024;
+/// Names of groups in an audit line, all of them; of more the line says how many were left out. What rules know of one
+/// person's groups is a few names.
+pub const AUDIT_GROUPS_MAX: usize = 4096;
+/// How strongly somebody logged in, or by what means (`acr`, one `amr`), as an audit line has it; `acr` is often a URL.
+pub const AUDIT_LOGIN_WORD_MAX: usize = 256;
+/// Means of a login (`amr`) in an audit line.
+pub const AUDIT_LOGIN_WORDS_MAX: usize = 16;
 /// The header that says on what grounds a login was refused: a name, a rule, and a few hundred groups.
 pub const GROUNDS_MAX: usize = 8 * 1024;
 /// All headers of a request: a token of the largest size fits, encoded.

@@ -1,7 +1,7 @@
 //! The wire between CA and policy server: JSON over HTTPS or a Unix socket, compatible with epithet 0.18 and 0.19.
 
 use crate::connection::{ConnectionFields, null_as_default};
-use crate::limits::GROUNDS_MAX;
+use crate::limits::{AUDIT_GROUPS_MAX, AUDIT_LOGIN_WORD_MAX, AUDIT_LOGIN_WORDS_MAX, GROUNDS_MAX};
 use crate::token::{Token, TokenError};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -133,13 +133,62 @@ pub struct CertParams {
         skip_serializing_if = "Vec::is_empty"
     )]
     pub groups: Vec<String>,
+    /// How many more of these there are than fit into an audit line. Ours only.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub groups_left_out: u32,
+    /// How they logged in, for the audit log. Ours only; left out when unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<LoginFacts>,
+}
+
+/// How a person logged in, as far as rules ask for it: for the audit log, so that it can be asked later what other rules
+/// would have said. Empty when the token says nothing of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoginFacts {
+    /// How strongly (`acr`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acr: Option<String>,
+    /// By what means (`amr`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub amr: Vec<String>,
+    /// How many seconds before the decision (`auth_time`); less than 0 when the provider's clock is ahead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age: Option<i64>,
+}
+
+impl LoginFacts {
+    /// These if they fit into an audit line. Half of them could be mistaken for all, so they are left out whole.
+    pub fn within_limits(self) -> Option<Self> {
+        let fits = |word: &String| word.len() <= AUDIT_LOGIN_WORD_MAX;
+        (self.acr.iter().chain(&self.amr).all(fits) && self.amr.len() <= AUDIT_LOGIN_WORDS_MAX)
+            .then_some(self)
+    }
+}
+
+/// As many groups as fit into an audit line, and how many do not.
+pub fn groups_within_limits<'a>(groups: impl IntoIterator<Item = &'a str>) -> (Vec<String>, u32) {
+    let (mut kept, mut left_out, mut length) = (Vec::new(), 0_u32, 0);
+    for group in groups {
+        length += group.len();
+        if length <= AUDIT_GROUPS_MAX {
+            kept.push(group.to_owned());
+        } else {
+            left_out = left_out.saturating_add(1);
+        }
+    }
+    (kept, left_out)
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// The header in which a refusal says on what [`Grounds`] it was made. Ours only.
 pub const GROUNDS_HEADER: &str = "epithet-grounds";
 
-/// On what grounds a login was refused, for the audit log: whom policy took the person for, and which rule said no.
-/// Without it nobody could ask later what other rules would have said.
+/// On what grounds a login was allowed or refused, for the audit log: whom policy took the person for, and which rule
+/// decided. Without it nobody could ask later what other rules would have said.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grounds {
     /// Who policy says it is.
@@ -147,22 +196,42 @@ pub struct Grounds {
     /// Those of the person's groups that the rules know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,
-    /// The rule that said no, when it was one.
+    /// The rule that decided, when it was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
+    /// How many more groups there are than fit.
+    #[serde(default, rename = "groupsLeftOut", skip_serializing_if = "is_zero")]
+    pub groups_left_out: u32,
+    /// How they logged in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<LoginFacts>,
 }
 
 impl Grounds {
-    /// The header's value: JSON, base64url-encoded. Beyond [`GROUNDS_MAX`] the groups are left out; `None` when even
-    /// that is too long.
+    /// These within the limits of an audit line.
+    #[must_use]
+    pub fn within_limits(self) -> Self {
+        let (groups, left_out) = groups_within_limits(self.groups.iter().map(String::as_str));
+        Self {
+            groups,
+            groups_left_out: self.groups_left_out.saturating_add(left_out),
+            login: self.login.and_then(LoginFacts::within_limits),
+            ..self
+        }
+    }
+
+    /// The header's value: JSON, base64url-encoded. Beyond [`GROUNDS_MAX`] the groups are left out, which it says; `None`
+    /// when even that is too long.
     pub fn to_header(&self) -> Option<String> {
         let encoded = |grounds: &Self| {
             let text = URL_SAFE_NO_PAD.encode(serde_json::to_vec(grounds).ok()?);
             (text.len() <= GROUNDS_MAX).then_some(text)
         };
         encoded(self).or_else(|| {
+            let left_out = u32::try_from(self.groups.len()).unwrap_or(u32::MAX);
             encoded(&Self {
                 groups: Vec::new(),
+                groups_left_out: self.groups_left_out.saturating_add(left_out),
                 ..self.clone()
             })
         })
@@ -256,18 +325,21 @@ mod tests {
             identity: "\u{e4}lice\n".into(),
             groups: (0..groups).map(|n| format!("{n:09}")).collect(),
             rule: Some("*.example.com".into()),
+            ..Grounds::default()
         };
         let header = grounds(3).to_header().unwrap();
         assert!(header.bytes().all(|byte| byte.is_ascii_graphic()));
         assert_eq!(Grounds::from_header(header.as_bytes()), Some(grounds(3)));
         // As many groups as fit, and one more: then there are none.
-        let fits = (1..)
-            .take_while(|n| grounds(*n).to_header() != grounds(0).to_header())
-            .last()
-            .unwrap();
+        let kept = |n: usize| Grounds::from_header(grounds(n).to_header().unwrap().as_bytes()).unwrap();
+        let fits = (1..).take_while(|n| !kept(*n).groups.is_empty()).last().unwrap();
         assert!(grounds(fits).to_header().unwrap().len() <= GROUNDS_MAX);
-        let without = grounds(fits + 1).to_header().unwrap();
-        assert_eq!(Grounds::from_header(without.as_bytes()), Some(grounds(0)));
+        let left_out = u32::try_from(fits + 1).unwrap();
+        let without = Grounds {
+            groups_left_out: left_out,
+            ..grounds(0)
+        };
+        assert_eq!(kept(fits + 1), without);
         let long = Grounds {
             identity: "x".repeat(GROUNDS_MAX),
             ..Grounds::default()
@@ -276,6 +348,43 @@ mod tests {
         for wrong in [&b""[..], b"e30", b"!", &[b'A'; GROUNDS_MAX + 1]] {
             assert_eq!(Grounds::from_header(wrong), None);
         }
+    }
+
+    #[test]
+    fn what_an_audit_line_says_of_a_person_is_bounded_and_says_what_is_missing() {
+        let word = |length: usize| "w".repeat(length);
+        let facts = |acr: usize, amr: usize, words: usize| {
+            let facts = LoginFacts {
+                acr: Some(word(acr)),
+                amr: vec![word(amr); words],
+                age: Some(-3),
+            };
+            facts.within_limits().is_some()
+        };
+        let (length, words) = (AUDIT_LOGIN_WORD_MAX, AUDIT_LOGIN_WORDS_MAX);
+        assert!(facts(length, length, words));
+        assert!(!facts(length + 1, 1, 1) && !facts(1, length + 1, 1) && !facts(1, 1, words + 1));
+        let half = word(AUDIT_GROUPS_MAX / 2);
+        let count = |groups: &[&str]| {
+            let (kept, left_out) = groups_within_limits(groups.iter().copied());
+            (kept.len(), left_out)
+        };
+        assert_eq!(count(&[&half, &half]), (2, 0));
+        assert_eq!(count(&[&half, &half, "x"]), (2, 1));
+        let grounds = Grounds {
+            groups: vec![half.clone(), half.clone(), "x".into()],
+            groups_left_out: 2,
+            login: Some(LoginFacts {
+                amr: vec![word(length + 1)],
+                ..LoginFacts::default()
+            }),
+            ..Grounds::default()
+        };
+        let bounded = grounds.within_limits();
+        assert_eq!(
+            (bounded.groups.len(), bounded.groups_left_out, bounded.login),
+            (2, 3, None)
+        );
     }
 
     #[test]

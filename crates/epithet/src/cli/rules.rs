@@ -1,6 +1,7 @@
 //! `epithet policy check`, `explain`, `test` and `replay`: what rules say, without a server.
 
 use super::agent::duration;
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 use epithet_ca::PrincipalPattern;
 use epithet_wire::{HostName, Principal};
@@ -40,7 +41,7 @@ pub(crate) struct CheckOptions {
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) allow_extension: Vec<String>,
     /// A principal that the CA was told to sign beside the user, or a pattern of them; may be repeated
-    #[arg(long, value_name = "PATTERN")]
+    #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
     pub(crate) allow_principal: Vec<PrincipalPattern>,
     /// Fail on warnings too
     #[arg(long)]
@@ -59,7 +60,7 @@ Exit code: 0 when the login is allowed, 1 when it is denied.";
 #[command(after_help = EXPLAIN_HELP)]
 pub(crate) struct ExplainOptions {
     /// The person, as `users` has them
-    #[arg(long, value_name = "IDENTITY")]
+    #[arg(long, value_name = "IDENTITY", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) user: String,
     /// A group of theirs at the provider; may be repeated
     #[arg(long, value_name = "GROUP")]
@@ -108,10 +109,14 @@ pub(crate) struct TestOptions {
 
 const REPLAY_HELP: &str = "\
 Every decision in the log is asked about again, under the new rules, for the same person (with those of their groups that \
-the old rules knew), user and host. Run it before a change goes live:
+the old rules knew, and how they had logged in), user and host; what they would be granted is compared too. Run it before a \
+change goes live:
   epithet policy replay --audit /var/log/epithet/audit.jsonl new-policy.yaml
 
-Exit code: 0 when nobody gets in who did not and nobody is kept out who was not, 1 when somebody would be.";
+What a line does not say is not guessed: such decisions cannot be judged, and are counted.
+
+Exit code: 0 when nobody gets in who did not and nobody is kept out who was not, 1 when somebody would be; with --strict, 1 \
+also when a decision would be by another rule or on other terms, or cannot be judged.";
 
 /// `epithet policy replay`
 #[derive(Debug, Clone, Args)]
@@ -120,6 +125,9 @@ pub(crate) struct ReplayOptions {
     /// The CA's audit log, or `-` for standard input
     #[arg(long, value_name = "LOG")]
     pub(crate) audit: PathBuf,
+    /// Fail on other rules and terms too, and on what cannot be judged
+    #[arg(long)]
+    pub(crate) strict: bool,
     /// The file, with the rules at its top or under `policy:`
     pub(crate) file: PathBuf,
 }

@@ -52,6 +52,20 @@ impl DocumentError {
         if problem.starts_with("cannot deserialize null into string") {
             problem = "nothing stands here, which is also what YAML reads in `~` and `null`; quote it if it is meant as text".to_owned();
         }
+        for (said, meant) in [
+            ("expected sequence start", "expected a list here, such as [a, b]"),
+            (
+                "expected mapping start",
+                "expected a map here: keys with their values, such as {key: value}",
+            ),
+        ] {
+            if problem == said {
+                problem = meant.to_owned();
+            }
+        }
+        if problem.starts_with("tabs disallowed") {
+            problem = "a tab stands where YAML indents with blanks only; put blanks in its place".to_owned();
+        }
         if let Some(limit) = problem.strip_prefix("budget breached: ") {
             problem = format!("this is more than is read of one file ({limit}); several files are merged");
         }

@@ -54,6 +54,7 @@ impl Document {
             reading.errors.push(DocumentError::new(file, &error));
             // Leaving it out did not help, or there is nothing left: what follows cannot be read.
             if wrong.is_empty() || !left_out.insert(wrong) {
+                keep_the_last_of_its_place(&mut reading.errors);
                 break;
             }
         }
@@ -68,6 +69,14 @@ impl Document {
             .sort_by_key(|error| error.place.unwrap_or_default());
         reading.errors.dedup();
         reading
+    }
+}
+
+/// What ends the reading is why anything else was said of that place.
+fn keep_the_last_of_its_place(errors: &mut Vec<DocumentError>) {
+    if let Some(last) = errors.pop() {
+        errors.retain(|error| error.place != last.place);
+        errors.push(last);
     }
 }
 

@@ -3,7 +3,8 @@
 use super::{print, rules_of};
 use crate::cli::ReplayOptions;
 use anyhow::{Context, bail};
-use epithet_policy::{Change, Kind, Replay, Rules, Times};
+use epithet_policy::{Change, Kind, Replay, Rules, Times, Unknown};
+use epithet_wire::display::sanitize_line;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufReader, stdin};
@@ -28,7 +29,8 @@ pub(crate) fn replay(options: &ReplayOptions) -> anyhow::Result<ExitCode> {
         bail!("{log} is no audit log of a CA: none of its lines is one");
     }
     print(&render(&replay, &log, &options.file.display().to_string())?)?;
-    Ok(match replay.has_another_verdict() {
+    let fails = replay.has_another_verdict() || options.strict && !replay.is_surely_the_same();
+    Ok(match fails {
         true => ExitCode::FAILURE,
         false => ExitCode::SUCCESS,
     })
@@ -39,12 +41,12 @@ fn render(replay: &Replay, log: &str, file: &str) -> Result<String, std::fmt::Er
     for (kind, title) in [
         (Kind::Allowed, "would be allowed"),
         (Kind::Denied, "would be denied"),
+        (Kind::OtherTerms, "would be granted something else"),
         (
-            Kind::Depends,
-            "would depend on how they logged in, which the log does not say",
+            Kind::OtherRule,
+            "would be allowed by another rule, on the same terms",
         ),
-        (Kind::OtherPrincipals, "would have other principals"),
-        (Kind::OtherRule, "would be allowed on the terms of another rule"),
+        (Kind::OtherDenial, "would be denied by another rule"),
     ] {
         let mut changes: Vec<(&Change, &Times)> = replay
             .changes
@@ -70,14 +72,36 @@ fn render(replay: &Replay, log: &str, file: &str) -> Result<String, std::fmt::Er
             writeln!(page, "      {} times, last {}", times.count, times.last)?;
         }
     }
-    let changed = replay.decisions - replay.same;
+    let unknown: u64 = replay.unknown.values().sum();
+    let changed = replay.decisions - replay.same - unknown;
     writeln!(
         page,
-        "{log}: {} decisions asked again under {file}: {} the same, {changed} changed",
+        "{log}: {} decisions asked again under {file}: {} the same, {changed} changed, {unknown} cannot be judged",
         replay.decisions, replay.same
     )?;
+    let of = |what: Unknown| replay.unknown.get(&what).copied().unwrap_or_default();
     for (number, what) in [
+        (replay.count(Kind::Allowed), "would be allowed"),
+        (replay.count(Kind::Denied), "would be denied"),
+        (replay.count(Kind::OtherTerms), "would be granted something else"),
+        (
+            replay.count(Kind::OtherRule),
+            "would be allowed by another rule, on the same terms",
+        ),
+        (replay.count(Kind::OtherDenial), "would be denied by another rule"),
         (replay.not_kept, "changes more are not shown"),
+        (
+            of(Unknown::Login),
+            "cannot be judged: a rule asks how they logged in, which these lines do not say",
+        ),
+        (
+            of(Unknown::Groups),
+            "cannot be judged: these lines do not have all groups",
+        ),
+        (
+            replay.without_ttl,
+            "are the same but for their ttl, which these lines do not say",
+        ),
         (
             replay.without_rules,
             "lines are not about rules (tokens that were no good, outages, the CA's own refusals)",
@@ -87,6 +111,14 @@ fn render(replay: &Replay, log: &str, file: &str) -> Result<String, std::fmt::Er
         if number > 0 {
             writeln!(page, "  {number} {what}")?;
         }
+    }
+    if !replay.unseen_groups.is_empty() {
+        let groups: Vec<&str> = replay.unseen_groups.iter().map(String::as_str).collect();
+        writeln!(
+            page,
+            "  groups of which no line tells, so that whoever is in them may be decided about otherwise: {}",
+            sanitize_line(&groups.join(", "), 300)
+        )?;
     }
     Ok(page)
 }

@@ -3,8 +3,12 @@
 
 #![cfg(test)]
 
-#[path = "shared/operated.rs"]
+#[path = "../shared/operated.rs"]
 mod operated;
+
+mod mistakes;
+mod replayed;
+mod served;
 
 use epithet_testkit::{DEADLINE, Home, wait_until};
 use operated::{Operated, epithet, rules};
@@ -63,13 +67,18 @@ fn what_is_wrong_or_looks_so_is_shown_with_its_line() {
     );
     assert_eq!(wrong.code(), Some(1));
     for words in [
-        "policy.yaml:5:5: unknown field `experation`",
+        "policy.yaml:5:5: error: unknown field `experation`",
         "did you mean `expiration`?",
         "5 |     experation: 5m\n",
         "|     ^",
     ] {
-        assert!(wrong.stderr.contains(words), "{words}: {}", wrong.stderr);
+        assert!(wrong.stdout.contains(words), "{words}: {}", wrong.stdout);
     }
+    assert!(
+        wrong.stderr.contains("policy.yaml cannot be used: 1 error, "),
+        "{}",
+        wrong.stderr
+    );
     let odd = "users: {alice: [admin, old]}\nhosts:\n  \"*.lan\": {allow: {root: [admin]}}\n  \"*.*.lan\": {allow: {root: [admin]}, ttl: 1h}\n";
     let warned = check(odd, &["--max-ttl", "30m"]).success().stdout;
     for words in [
