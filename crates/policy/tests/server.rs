@@ -115,7 +115,9 @@ impl Setup {
 async fn a_decision_has_the_bytes_of_the_other_implementation() {
     let setup = start().await;
     let exp = now() + 500;
-    let token = setup.provider.mint_id_token("alice", &json!({"exp": exp}));
+    let token = setup
+        .provider
+        .mint_id_token("alice", &json!({"exp": exp, "auth_time": null}));
     let (status, body) = setup.ask(&token, "root@web.prod.example.com").await;
     let end = jiff::Timestamp::from_second(i64::try_from(exp).unwrap()).unwrap();
     let expected = format!(
@@ -132,7 +134,8 @@ async fn a_decision_has_the_bytes_of_the_other_implementation() {
       "permit-user-rc": ""
     }},
     "notAfter": "{end}",
-    "rule": "*.prod.example.com"
+    "rule": "*.prod.example.com",
+    "login": {{}}
   }}
 }}"#
     );

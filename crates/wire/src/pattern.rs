@@ -141,9 +141,16 @@ impl HostPattern {
                 host.len() >= before.len() + after.len()
                     && host.starts_with(before)
                     && host.ends_with(after)
-                    && middle.covers(&host[before.len()..host.len() - after.len()])
+                    && middle
+                        .covers(&host[before.len()..host.len() - after.len()])
+                        .unwrap_or_else(|| self.matches_step_by_step(host))
             }
         }
+    }
+
+    /// The same for a text that is no host name.
+    fn matches_step_by_step(&self, text: &[u8]) -> bool {
+        nodes(&self.text).is_ok_and(|nodes| run(&whole_program(&nodes), text))
     }
 
     /// What every name that is covered has, to be seen without matching.
@@ -344,10 +351,10 @@ impl Middle {
         }
     }
 
-    fn covers(&self, text: &[u8]) -> bool {
+    fn covers(&self, text: &[u8]) -> Option<bool> {
         match self {
             Self::Few(places) => places.cover(text),
-            Self::Many { within, steps } => contains(text, within) && run(steps, text),
+            Self::Many { within, steps } => Some(contains(text, within) && run(steps, text)),
         }
     }
 }
@@ -662,6 +669,29 @@ mod tests {
             if let Ok(parsed) = HostPattern::parse(&pattern) {
                 let nodes = Parser::new(&pattern).sequence().unwrap();
                 prop_assert_eq!(parsed.matches(&host), slow(&nodes, host.as_bytes()));
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn all_ways_to_match_agree_and_no_glance_is_wrong(
+            pattern in "[ab*?.{},\\[\\]!-]{1,16}",
+            hosts in proptest::collection::vec("[ab.-]{0,9}|[ab~]{1,5}", 1..6),
+            other in "[ab*?.]{1,6}",
+        ) {
+            if let (Ok(pattern), Ok(other)) = (HostPattern::parse(&pattern), HostPattern::parse(&other)) {
+                for host in hosts {
+                    let covers = pattern.matches(&host);
+                    if pattern.exact_name().is_none() {
+                        prop_assert_eq!(covers, pattern.matches_step_by_step(host.as_bytes()), "{} {}", pattern, host);
+                    }
+                    prop_assert!(!covers || pattern.sketch().admits(&HostSketch::of(&host)), "{pattern} {host}");
+                    let both = covers && other.matches(&host);
+                    prop_assert!(!both || pattern.may_overlap(&other), "{pattern} {other} {host}");
+                }
             }
         }
     }

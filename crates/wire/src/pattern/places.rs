@@ -57,19 +57,17 @@ impl Places {
         Some(places)
     }
 
-    /// Whether the whole text is covered. What no host name has is in no pattern of hosts.
-    pub(super) fn cover(&self, text: &[u8]) -> bool {
+    /// Whether the whole text is covered; `None` for a text with characters that no host name has, which have no letter.
+    pub(super) fn cover(&self, text: &[u8]) -> Option<bool> {
         let mut now = self.begin;
         for byte in text {
-            let Some(moves) = self.moves.get(usize::from(LETTERS[usize::from(*byte)])) else {
-                return false;
-            };
+            let moves = self.moves.get(usize::from(LETTERS[usize::from(*byte)]))?;
             now = ((now & moves) << 1) | (now & self.stay);
             if now == 0 {
-                return false;
+                return Some(false);
             }
         }
-        now & self.end != 0
+        Some(now & self.end != 0)
     }
 }
 
