@@ -45,13 +45,11 @@ pub(crate) fn unreachable(document: &Document) -> Vec<Unreachable<'_>> {
                 .iter()
                 .filter(|(_, first)| by_default.contains(*grant) || first.contains(*grant));
             let taking: Vec<&HostPattern> = taking.map(|(first, _)| *first).collect();
-            if !covers.contains_key(&taking) {
-                let Some(cover) = cover(&taking, pattern, &examples, &mut left) else {
-                    return false;
-                };
-                covers.insert(taking, cover);
+            if covers.contains_key(&taking) {
+                return true;
             }
-            true
+            let cover = cover(&taking, pattern, &examples, &mut left);
+            cover.map(|cover| covers.insert(taking, cover)).is_some()
         });
         if all_taken {
             let instead: BTreeSet<&HostPattern> = covers.into_values().flatten().collect();

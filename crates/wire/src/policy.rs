@@ -179,7 +179,6 @@ pub fn groups_within_limits<'a>(groups: impl IntoIterator<Item = &'a str>) -> (V
     (kept, left_out)
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
 fn is_zero(number: &u32) -> bool {
     *number == 0
 }
