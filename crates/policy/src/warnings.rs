@@ -538,7 +538,7 @@ hosts:
             "3:10: groups: \" g\" begins or ends with a blank",
             "5:1: default-expiration: the CA refuses a life of 900ms",
             "5:1: default-expiration: wins over",
-            "6:12: defaults.expiration: a certificate of 5s is never used",
+            "6:12: defaults.ttl: a certificate of 5s is never used",
             "6:54: defaults.principals: the CA refuses every login that adds root@x7.lan",
             "9:52: hosts.*.corp.principals.root: the CA refuses every login that adds stage-root",
             "9:64: hosts.*.corp.principals: nobody is allowed as rot",
