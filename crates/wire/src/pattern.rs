@@ -114,11 +114,17 @@ impl HostPattern {
             ));
         }
         let nodes = nodes(text).map_err(error)?;
+        let matcher = matcher(&nodes);
+        let sketch = match &matcher {
+            // An address has one spelling for all.
+            Matcher::Name(name) => PatternSketch::of(&literals(name)),
+            _ => PatternSketch::of(&nodes),
+        };
         Ok(Self {
             text: text.into(),
             rank: rank(&nodes),
-            sketch: PatternSketch::of(&nodes),
-            matcher: matcher(&nodes),
+            sketch,
+            matcher,
         })
     }
 
@@ -216,7 +222,7 @@ impl HostPattern {
     /// A name in the form that hosts are compared in; a pattern as it is.
     fn canonical_nodes(&self) -> Result<Vec<Node>, &'static str> {
         match self.exact_name() {
-            Some(name) => Ok(name.bytes().map(Node::Literal).collect()),
+            Some(name) => Ok(literals(name)),
             None => nodes(&self.text),
         }
     }
@@ -259,6 +265,10 @@ fn nodes(text: &str) -> Result<Vec<Node>, &'static str> {
         nodes.pop();
     }
     Ok(nodes)
+}
+
+fn literals(name: &str) -> Vec<Node> {
+    name.bytes().map(Node::Literal).collect()
 }
 
 /// A name with `filling` for each `*`, and the first or last of everything that may be chosen.
