@@ -371,7 +371,7 @@ mod tests {
         assert_eq!(count(&[&half, &half]), (2, 0));
         assert_eq!(count(&[&half, &half, "x"]), (2, 1));
         let grounds = Grounds {
-            groups: vec![half.clone(), half.clone(), "x".into()],
+            groups: vec![half.clone(), half, "x".into()],
             groups_left_out: 2,
             login: Some(LoginFacts {
                 amr: vec![word(length + 1)],
