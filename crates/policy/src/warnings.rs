@@ -329,10 +329,8 @@ impl<'d> Look<'d> {
                 let is_open = |rule: &HostRule| rule.allow.contains_key(user);
                 let is_of_defaults = path.len() == 1;
                 let opened = is_open(rule) || is_open(defaults);
-                if !opened
-                    && !(is_of_defaults && document.hosts.values().any(is_open))
-                    && !self.doubtful.rules
-                {
+                let is_useful = opened || is_of_defaults && document.hosts.values().any(is_open);
+                if !is_useful && !self.doubtful.rules {
                     let path = [&path[..], &["principals", user.as_str()]].concat();
                     self.warn(&path, format!("{name}.principals: nobody is allowed as {user}"));
                 }
@@ -354,7 +352,7 @@ impl<'d> Look<'d> {
                         .filter_map(|host| template.fill(user.as_str(), host).ok());
                     let refused = made
                         .filter(|name| name != user && !(limits.allows_principal)(name))
-                        .last();
+                        .next_back();
                     let Some(refused) = refused else { continue };
                     let index = index.to_string();
                     let user = by_user.then(|| user.as_str());
