@@ -593,7 +593,7 @@ hosts:
             ),
             (1, 1, false)
         );
-        let replay = of(&[new.clone(), sre.clone()]);
+        let replay = of(&[new, sre.clone()]);
         assert_eq!(
             (
                 replay.same,

@@ -347,13 +347,13 @@ impl<'d> Look<'d> {
             for user in rule.allow.keys().chain(defaults.allow.keys()) {
                 for (index, template) in principals.of(user).iter().enumerate() {
                     let made = pattern.examples();
-                    let made = made
+                    let mut made = made
                         .iter()
                         .filter_map(|host| template.fill(user.as_str(), host).ok());
-                    let refused = made
-                        .filter(|name| name != user && !(limits.allows_principal)(name))
-                        .next_back();
-                    let Some(refused) = refused else { continue };
+                    let is_refused = |name: &Principal| name != user && !(limits.allows_principal)(name);
+                    let Some(refused) = made.rfind(is_refused) else {
+                        continue;
+                    };
                     let index = index.to_string();
                     let user = by_user.then(|| user.as_str());
                     let path: Vec<&str> = path
