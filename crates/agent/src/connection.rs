@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     signatures: AtomicU64,
     /// Milliseconds on the boot clock; zero is never.
     last_request: AtomicU64,
+    /// The same, of a login that was signed with the certificate.
+    last_signature: AtomicU64,
 }
 
 impl Shared {
@@ -40,15 +42,20 @@ impl Shared {
     }
 
     pub(crate) fn last_request(&self) -> Option<Duration> {
-        match self.last_request.load(Ordering::Relaxed) {
-            0 => None,
-            milliseconds => Some(Duration::from_millis(milliseconds)),
-        }
+        read(&self.last_request)
+    }
+
+    pub(crate) fn last_signature(&self) -> Option<Duration> {
+        read(&self.last_signature)
     }
 
     fn note_request(&self, now: Now) {
-        let milliseconds = u64::try_from(now.boot.as_millis()).unwrap_or(u64::MAX);
-        self.last_request.store(milliseconds, Ordering::Relaxed);
+        write(&self.last_request, now);
+    }
+
+    fn note_signature(&self, now: Now) {
+        self.signatures.fetch_add(1, Ordering::Relaxed);
+        write(&self.last_signature, now);
     }
 
     /// Takes note of a client that uses the connection it asked for without binding it: a newer ssh binds first.
@@ -74,6 +81,18 @@ impl Shared {
         let bit = 1 << refusal.kind();
         self.refusals.fetch_or(bit, Ordering::Relaxed) & bit == 0
     }
+}
+
+fn read(moment: &AtomicU64) -> Option<Duration> {
+    match moment.load(Ordering::Relaxed) {
+        0 => None,
+        milliseconds => Some(Duration::from_millis(milliseconds)),
+    }
+}
+
+fn write(moment: &AtomicU64, now: Now) {
+    let milliseconds = u64::try_from(now.boot.as_millis()).unwrap_or(u64::MAX);
+    moment.store(milliseconds, Ordering::Relaxed);
 }
 
 /// Who is at the other end of a connection.
@@ -134,7 +153,7 @@ async fn converse(
         if let Some(watcher) = &settings.watcher {
             tell(watcher.as_ref(), &request, &verdict, asked);
         }
-        let reply = carry_out(verdict, promise, &session, credential.as_deref(), shared);
+        let reply = carry_out(verdict, promise, &session, credential.as_deref(), shared, now);
         // Not held while the peer takes its time to read, so that a withdrawn key is really gone.
         drop(credential);
         frame::write(stream, &reply.frame()).await?;
@@ -214,12 +233,13 @@ fn carry_out(
     session: &Session,
     credential: Option<&Credential>,
     shared: &Shared,
+    now: Now,
 ) -> Reply {
     let user = credential.map(|credential| credential.user().as_str());
     match verdict {
         Verdict::Reply(reply) => {
             if let (Reply::Signature(_), Some(credential)) = (&reply, credential) {
-                shared.signatures.fetch_add(1, Ordering::Relaxed);
+                shared.note_signature(now);
                 info!(
                     user,
                     serial = credential.certificate().serial(),

@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use epithet_wire::limits::{AGENT_CONNECTIONS, SOCKET_PATH_MAX};
@@ -149,52 +150,79 @@ impl AgentSocket {
     }
 
     /// Answers until `cancel`; then the socket file and every connection are gone. Nothing else ends it.
-    pub async fn serve(self, promise: Promise, settings: AgentSettings, cancel: CancellationToken) {
-        let Self {
-            listener,
-            file,
-            shared,
-        } = self;
-        let settings = Arc::new(settings);
+    // Not an `async fn`: that would keep its arguments twice, and there are thousands of these, mostly idle.
+    pub fn serve(
+        self,
+        promise: Promise,
+        settings: AgentSettings,
+        cancel: CancellationToken,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let service = Service {
+            socket: self,
+            promise,
+            settings: Arc::new(settings),
+            cancel,
+        };
+        async move { service.run().await }
+    }
+}
+
+/// A socket that is served, and with what.
+struct Service {
+    socket: AgentSocket,
+    promise: Promise,
+    settings: Arc<AgentSettings>,
+    cancel: CancellationToken,
+}
+
+impl Service {
+    async fn run(&self) {
+        let path = self.socket.path();
         let mut connections = JoinSet::new();
         let mut back_off = ACCEPT_BACK_OFF.0;
         loop {
             let accepted = tokio::select! {
                 biased;
-                () = cancel.cancelled() => break,
+                () = self.cancel.cancelled() => break,
                 Some(_) = connections.join_next(), if !connections.is_empty() => continue,
-                accepted = listener.accept() => accepted,
+                accepted = self.socket.listener.accept() => accepted,
             };
             match accepted {
                 Ok((stream, _)) => {
                     back_off = ACCEPT_BACK_OFF.0;
-                    if !is_admitted(&stream) {
-                        continue;
-                    }
-                    let Some(place) = settings.places.take(connections.len()) else {
-                        warn!(path = %file.path.display(), here = connections.len(), "agent connection closed: too many at once");
-                        continue;
-                    };
-                    let standing = standing(&settings, &stream);
-                    let (promise, settings) = (promise.clone(), Arc::clone(&settings));
-                    let shared = Arc::clone(&shared);
-                    connections.spawn(async move {
-                        let _place = place;
-                        connection::serve(stream, promise, standing, settings, shared).await;
-                    });
+                    self.admit(stream, &mut connections);
                 }
                 Err(error) => {
-                    warn!(path = %file.path.display(), %error, "agent cannot accept; it tries again");
-                    tokio::select! {
-                        () = cancel.cancelled() => break,
-                        () = tokio::time::sleep(back_off) => {}
+                    warn!(path = %path.display(), %error, "agent cannot accept; it tries again");
+                    let pause = Box::pin(tokio::time::sleep(back_off));
+                    if self.cancel.run_until_cancelled(pause).await.is_none() {
+                        break;
                     }
                     back_off = (back_off * 2).min(ACCEPT_BACK_OFF.1);
                 }
             }
         }
         // Before the connections are cut, so that nobody connects to an agent that is ending.
-        drop(file);
+        self.socket.file.remove();
+    }
+
+    /// Serves one more connection, unless it is a stranger's or one too many.
+    fn admit(&self, stream: UnixStream, connections: &mut JoinSet<()>) {
+        if !is_admitted(&stream) {
+            return;
+        }
+        let Some(place) = self.settings.places.take(connections.len()) else {
+            let path = self.socket.path();
+            warn!(path = %path.display(), here = connections.len(), "agent connection closed: too many at once");
+            return;
+        };
+        let standing = standing(&self.settings, &stream);
+        let (promise, settings) = (self.promise.clone(), Arc::clone(&self.settings));
+        let shared = Arc::clone(&self.socket.shared);
+        connections.spawn(async move {
+            let _place = place;
+            connection::serve(stream, promise, standing, settings, shared).await;
+        });
     }
 }
 
@@ -206,6 +234,11 @@ impl Activity {
     /// How many logins were signed.
     pub fn signatures(&self) -> u64 {
         self.0.signatures()
+    }
+
+    /// When a login was last signed, on the clock of [`crate::Now::boot`]. None when none ever was.
+    pub fn last_signature(&self) -> Option<Duration> {
+        self.0.last_signature()
     }
 
     /// When the agent was last asked for anything, on the clock of [`crate::Now::boot`]. None when it never was.
@@ -323,6 +356,8 @@ struct SocketFile {
     path: PathBuf,
     device: u64,
     inode: u64,
+    /// From then on, even the same inode is somebody else's: numbers are used again.
+    is_removed: AtomicBool,
 }
 
 impl SocketFile {
@@ -331,14 +366,18 @@ impl SocketFile {
         Ok(Self {
             device: metadata.dev(),
             inode: metadata.ino(),
+            is_removed: AtomicBool::new(false),
             path,
         })
     }
 }
 
-impl Drop for SocketFile {
+impl SocketFile {
     /// Removes the file, unless the name belongs to a newer one.
-    fn drop(&mut self) {
+    fn remove(&self) {
+        if self.is_removed.swap(true, Ordering::Relaxed) {
+            return;
+        }
         let is_ours = self
             .path
             .symlink_metadata()
@@ -346,5 +385,29 @@ impl Drop for SocketFile {
         if is_ours && let Err(error) = std::fs::remove_file(&self.path) {
             debug!(path = %self.path.display(), %error, "agent socket not removed");
         }
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    /// There may be ten thousand of them, most of which nobody speaks to.
+    #[tokio::test]
+    async fn an_agent_that_nobody_speaks_to_is_a_small_task() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+        let socket = AgentSocket::bind(folder.path().join("agent")).unwrap();
+        let (_fulfil, promise) = Promise::pending();
+        let serving = socket.serve(promise, AgentSettings::default(), CancellationToken::new());
+        let size = size_of_val(&serving);
+        assert!(size <= 640, "{size} bytes");
     }
 }

@@ -1,40 +1,24 @@
 //! The agents of live connections: one socket each, opened before ssh is told about it, gone when its certificate is.
 
+mod inspect;
+mod room;
+
 use crate::agent_policy::AgentPolicy;
 use crate::descriptors::Shares;
+use crate::live_agent::LiveAgent;
+use crate::own_agent::own_agent;
 use crate::traces::{AgentWatch, Recorder};
 use arc_swap::ArcSwap;
-use epithet_agent::{
-    Activity, AgentSettings, AgentSocket, Askers, Chain, Clock, Credential, Fulfil, Now, Places, Promise,
-};
-use epithet_wire::broker::AgentInspection;
-use epithet_wire::limits::{AGENT_SWEEP, CERTIFICATE_EXPIRY_BUFFER, LAZY_AGENT_STAYS, RENEW_LOOK};
+use epithet_agent::{AgentSettings, AgentSocket, Askers, Chain, Clock, Fulfil, Places, Promise};
+use epithet_wire::limits::{AGENT_SWEEP, CERTIFICATE_EXPIRY_BUFFER, RENEW_LOOK};
 use epithet_wire::{Connection, ConnectionHash, RequestId};
+use room::LoggedIn;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-/// One connection's agent.
-#[derive(Debug)]
-pub(crate) struct LiveAgent {
-    pub(crate) connection: Connection,
-    request_id: Mutex<RequestId>,
-    pub(crate) promise: Promise,
-    activity: Activity,
-    chain: Option<Chain>,
-    opened: Duration,
-    /// Its certificate is got only when somebody asks for it: ssh itself was not about to log in.
-    is_lazy: bool,
-    watch: Arc<AgentWatch>,
-    askers: Askers,
-    close: CancellationToken,
-}
-
-/// How long the agent of a refused connection stays, so that ssh finds an empty list rather than nothing.
-const REFUSED_STAYS: Duration = Duration::from_secs(20);
 
 /// Why an agent could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -63,8 +47,8 @@ pub(crate) struct Opening<'a> {
     pub(crate) own_agent: &'a str,
     /// Who asked, for the one connection that it may then make without a bind; 0 where unknown.
     pub(crate) process: u32,
-    /// See [`LiveAgent::is_lazy`].
-    pub(crate) is_lazy: bool,
+    /// Its certificate is got only when somebody asks the agent for it: this ssh is not about to log in.
+    pub(crate) is_on_demand: bool,
 }
 
 /// All of them, by ssh's name for the connection.
@@ -74,6 +58,7 @@ pub(crate) struct Agents {
     policy: ArcSwap<AgentPolicy>,
     clock: Clock,
     live: Mutex<HashMap<ConnectionHash, Arc<LiveAgent>>>,
+    gone: LoggedIn,
     places: Places,
     tasks: TaskTracker,
     ending: CancellationToken,
@@ -94,6 +79,7 @@ impl Agents {
             policy: ArcSwap::from_pointee(policy),
             clock,
             live: Mutex::default(),
+            gone: LoggedIn::default(),
             places: Places::of(Shares::now().connections),
             tasks: TaskTracker::new(),
             ending,
@@ -117,6 +103,17 @@ impl Agents {
         found.is_some_and(|agent| self.takes_over(&agent, opening))
     }
 
+    /// Whether somebody has logged in by this connection since the broker started, so that a master may be there for it.
+    pub(crate) fn has_logged_in(&self, hash: &ConnectionHash) -> bool {
+        let is_live = (self.live().get(hash)).is_some_and(|agent| agent.activity.signatures() > 0);
+        is_live || self.gone.contains(hash)
+    }
+
+    /// Whether the person wants their own agent offered, and this is one.
+    pub(crate) fn chains(&self, own: &str) -> bool {
+        self.policy.load().chain.is_some() && own_agent(own, &self.dir).is_some()
+    }
+
     /// Makes sure that this connection has an agent that is listening when this returns.
     pub(crate) fn open(&self, opening: &Opening<'_>) -> Result<Opened, AgentsError> {
         let Opening {
@@ -129,23 +126,21 @@ impl Agents {
         }
         let path = self.dir.join(connection.hash.as_str());
         if let Some(old) = live.remove(&connection.hash) {
-            old.shut();
+            self.gone.end(&old);
             // It ends a moment later and then sees that the file is no longer its own.
             let _ = std::fs::remove_file(&path);
         }
-        make_room(
-            &mut live,
-            policy.max_agents,
-            Shares::now().agents,
-            self.clock.now(),
-        )?;
+        self.make_room(&mut live, policy.max_agents, Shares::now().agents)?;
         let socket = AgentSocket::bind(path)?;
         let (fulfil, promise) = Promise::pending();
+        if opening.is_on_demand {
+            fulfil.on_demand();
+        }
         let close = self.ending.child_token();
         let watch = Arc::new(AgentWatch::new(recorder));
         let chain = policy.chain.map(|when| {
             let user = connection.remote_user.clone();
-            Chain::new(when, user, self.own_agent(opening.own_agent))
+            Chain::new(when, user, own_agent(opening.own_agent, &self.dir))
         });
         let askers = Askers::default();
         askers.asked(opening.process);
@@ -156,7 +151,6 @@ impl Agents {
             activity: socket.activity(),
             chain: chain.clone(),
             opened: self.clock.now().boot,
-            is_lazy: opening.is_lazy,
             watch: Arc::clone(&watch),
             askers: askers.clone(),
             close: close.clone(),
@@ -183,21 +177,11 @@ impl Agents {
             agent.askers.asked(opening.process);
             opening.recorder.belongs_to(&agent.request_id());
             agent.watch.follow(opening.recorder);
-            if let (Some(chain), Some(socket)) = (&agent.chain, self.own_agent(opening.own_agent)) {
+            if let (Some(chain), Some(socket)) = (&agent.chain, own_agent(opening.own_agent, &self.dir)) {
                 chain.lead_to(socket);
             }
         }
         is_useful
-    }
-
-    /// The person's own agent, unless it is one of Epithet's: those of two profiles would ask each other without end.
-    fn own_agent(&self, named: &str) -> Option<PathBuf> {
-        let path = Path::new(named);
-        let real = path.is_absolute().then(|| path.canonicalize().ok())??;
-        let dir = real.parent()?;
-        let is_epithet = dir.canonicalize().ok()? == self.dir.canonicalize().ok()?
-            || dir.parent()?.join("broker.sock").exists() && dir.ends_with("agent");
-        (!is_epithet).then_some(real)
     }
 
     /// Closes one connection's agent, because its promise could not be kept and ssh was told so.
@@ -206,14 +190,14 @@ impl Agents {
         if (live.get(&connection.hash)).is_some_and(|agent| agent.request_id() == *request_id)
             && let Some(agent) = live.remove(&connection.hash)
         {
-            agent.shut();
+            self.gone.end(&agent);
         }
     }
 
     /// Closes all of them: keys are wiped, sockets removed.
     pub(crate) fn close_all(&self) {
         for (_, agent) in self.live().drain() {
-            agent.shut();
+            self.gone.end(&agent);
         }
     }
 
@@ -222,7 +206,13 @@ impl Agents {
         loop {
             tokio::time::sleep(AGENT_SWEEP).await;
             let now = self.clock.now();
-            self.live().retain(|_, agent| !agent.close_if_ended(now));
+            self.live().retain(|_, agent| {
+                let has_ended = agent.has_ended(now);
+                if has_ended {
+                    self.gone.end(agent);
+                }
+                !has_ended
+            });
         }
     }
 
@@ -232,8 +222,9 @@ impl Agents {
         self.tasks.wait().await;
     }
 
-    /// Those that somebody used within `in_use` and whose certificate ends within `before`, or within a quarter of its
-    /// life if that is less.
+    /// Those that somebody logged in by within `in_use` and whose certificate ends within `before`, or within a quarter of
+    /// its life if that is less. Being asked for keys is not enough: a program that looks now and then, or a remote host, would
+    /// have a certificate renewed for ever.
     pub(crate) fn ending_soon(&self, in_use: Duration, before: Duration) -> Vec<Arc<LiveAgent>> {
         let now = self.clock.now();
         let is_due = |agent: &&Arc<LiveAgent>| {
@@ -248,137 +239,18 @@ impl Agents {
             let least = (CERTIFICATE_EXPIRY_BUFFER + 3 * RENEW_LOOK).as_secs();
             let window = before.as_secs().min(life / 4).max(least);
             let is_used =
-                (agent.activity.last_request()).is_some_and(|last| now.boot.saturating_sub(last) < in_use);
+                (agent.activity.last_signature()).is_some_and(|last| now.boot.saturating_sub(last) < in_use);
             is_used && credential.is_live(now) && certificate.valid_before() <= now.unix + window
         };
         self.live().values().filter(is_due).cloned().collect()
     }
-
-    pub(crate) fn inspect(&self) -> Vec<AgentInspection> {
-        let agents: Vec<_> = self.live().values().cloned().collect();
-        let mut inspected: Vec<_> = agents.iter().map(|agent| self.inspect_one(agent)).collect();
-        inspected.sort_by(|a, b| (&a.remote_host, &a.hash).cmp(&(&b.remote_host, &b.hash)));
-        inspected
-    }
-
-    fn inspect_one(&self, agent: &LiveAgent) -> AgentInspection {
-        let credential = agent.promise.credential();
-        let state = match &credential {
-            Some(credential) if credential.is_live(self.clock.now()) => "ready",
-            Some(_) => "ended",
-            None if agent.promise.is_pending() => "waiting",
-            None => "refused",
-        };
-        let certificate = credential.as_ref().map(|credential| credential.certificate());
-        AgentInspection {
-            hash: agent.connection.hash.to_string(),
-            socket_path: self
-                .dir
-                .join(agent.connection.hash.as_str())
-                .display()
-                .to_string(),
-            expires_at: certificate.and_then(|certificate| {
-                jiff::Timestamp::from_second(i64::try_from(certificate.valid_before()).ok()?).ok()
-            }),
-            certificate: certificate
-                .map(|certificate| format!("{}\n", certificate.line()))
-                .unwrap_or_default(),
-            state: state.to_owned(),
-            remote_host: agent.connection.remote_host.to_string(),
-            remote_user: agent.connection.remote_user.to_string(),
-            port: agent.connection.port,
-            request_id: agent.request_id().to_string(),
-        }
-    }
-}
-
-impl LiveAgent {
-    fn request_id(&self) -> RequestId {
-        self.request_id
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    /// Takes a newer certificate, which was got under another name. `false` when there is none any more to replace.
-    pub(crate) fn renew(&self, credential: Arc<Credential>, request_id: RequestId) -> bool {
-        let renewed = self.promise.renew(credential);
-        if renewed {
-            *self.request_id.lock().unwrap_or_else(PoisonError::into_inner) = request_id;
-        }
-        renewed
-    }
-
-    /// Closes the socket and forgets the credential; what is on its way is not waited for.
-    fn shut(&self) {
-        self.promise.withdraw();
-        self.close.cancel();
-    }
-
-    /// Whether ssh would get something from it, for this very connection.
-    fn is_useful(&self, opening: &Opening<'_>, now: Now) -> bool {
-        // A lazy one speaks to nobody's terminal, so an ssh that is about to log in gets one of its own.
-        let will_have_one = self.promise.is_pending() && (!self.is_lazy || opening.is_lazy);
-        let has_one = || (self.promise.credential()).is_some_and(|credential| credential.is_live(now));
-        self.connection == *opening.connection && (will_have_one || has_one())
-    }
-
-    fn has_ended(&self, now: Now) -> bool {
-        let age = now.boot.saturating_sub(self.opened);
-        match self.promise.credential() {
-            Some(credential) => !credential.is_live(now),
-            None if self.promise.is_pending() => {
-                self.is_lazy && !self.promise.is_wanted() && age > LAZY_AGENT_STAYS
-            }
-            None => age > REFUSED_STAYS,
-        }
-    }
-
-    fn close_if_ended(&self, now: Now) -> bool {
-        let has_ended = self.has_ended(now);
-        if has_ended {
-            self.shut();
-        }
-        has_ended
-    }
-
-    /// Since when nobody has had any use of it.
-    fn last_useful(&self) -> Duration {
-        self.activity.last_request().unwrap_or(self.opened)
-    }
-}
-
-/// Makes room for one more agent: the ended one goes that was useful the longest time ago. A live one never does.
-fn make_room(
-    live: &mut HashMap<ConnectionHash, Arc<LiveAgent>>,
-    configured: usize,
-    possible: usize,
-    now: Now,
-) -> Result<(), AgentsError> {
-    let most = configured.min(possible);
-    while live.len() >= most {
-        let ended = live.iter().filter(|(_, agent)| {
-            // One that was refused is kept for ssh to find, but not at this price.
-            agent.has_ended(now) || agent.promise.credential().is_none() && !agent.promise.is_pending()
-        });
-        let oldest = ended.min_by_key(|(_, agent)| agent.last_useful());
-        let Some(hash) = oldest.map(|(hash, _)| hash.clone()) else {
-            return Err(AgentsError::TooMany {
-                most,
-                by_open_files: possible < configured,
-            });
-        };
-        if let Some(agent) = live.remove(&hash) {
-            agent.shut();
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::traces::Traces;
+    use epithet_agent::Credential;
     use epithet_ssh::{CaKey, CertificateSpec, SubjectKey, SubjectPublicKey};
     use epithet_wire::ConnectionFields;
     use std::os::unix::fs::PermissionsExt;
@@ -436,7 +308,7 @@ mod tests {
                 recorder: &recorder,
                 process: 0,
                 own_agent: "",
-                is_lazy: false,
+                is_on_demand: false,
             })
         }
 
@@ -530,33 +402,5 @@ mod tests {
         assert_eq!(scene.agents.inspect()[0].state, "ready");
         scene.clock.sleep(Duration::from_secs(296));
         assert_eq!(scene.agents.inspect()[0].state, "ended");
-    }
-
-    #[tokio::test]
-    async fn an_agent_of_ours_is_never_the_other_agent() {
-        let scene = Scene::new(10);
-        scene.open_for(1, 300);
-        let own = scene.dir.path().join(format!("{:040x}", 1));
-        let link = tempfile::tempdir().unwrap();
-        let elsewhere = link.path().join("agent.sock");
-        std::os::unix::fs::symlink(&own, &elsewhere).unwrap();
-        let profile = link.path().join("run/work");
-        std::fs::create_dir_all(profile.join("agent")).unwrap();
-        for file in ["broker.sock", "agent/abc"] {
-            std::fs::write(profile.join(file), "").unwrap();
-        }
-        let named = |path: &Path| scene.agents.own_agent(path.to_str().unwrap());
-        for path in [
-            &own,
-            &elsewhere,
-            &profile.join("agent/abc"),
-            Path::new("relative"),
-            Path::new(""),
-        ] {
-            assert_eq!(named(path), None, "{}", path.display());
-        }
-        let other = link.path().join("gpg-agent");
-        std::fs::write(&other, "").unwrap();
-        assert_eq!(named(&other), Some(other.canonicalize().unwrap()));
     }
 }

@@ -92,7 +92,6 @@ struct Parts {
     broker_socket: PathBuf,
     agent_dir: PathBuf,
     household: Household,
-    glue: SshGlue,
     now: ArcSwap<Now>,
 }
 
@@ -140,6 +139,7 @@ impl Broker {
             traces: Arc::new(Traces::default()),
             keys: Arc::new(KeyStock::default()),
             mints: TaskTracker::new(),
+            glue: Arc::new(glue),
             ending,
         };
         household.keys.refill();
@@ -152,7 +152,6 @@ impl Broker {
             broker_socket,
             agent_dir,
             household,
-            glue,
             now: ArcSwap::from_pointee(now),
         };
         let (sender, reloads) = mpsc::channel(1);
@@ -214,7 +213,7 @@ impl Broker {
         };
         let config = SshConfig {
             patterns,
-            ..ssh_config(settings, &self.parts.glue, &self.run_dir)
+            ..ssh_config(settings, &self.parts.household.glue, &self.run_dir)
         };
         let (text, problem) = render_or_nothing(&config);
         if let Some(problem) = problem {
@@ -302,8 +301,8 @@ impl Broker {
             tokio::select! {
                 () = ending.cancelled() => return,
                 () = learning => {}
-                () = parts.glue.changed() => {
-                    parts.glue.ask_version().await;
+                () = parts.household.glue.changed() => {
+                    parts.household.glue.ask_version().await;
                     tracing::info!("ssh or this program is another one now; the ssh configuration is written anew");
                     self.rewrite_ssh_config();
                 }
@@ -325,7 +324,7 @@ impl Broker {
                 "`name` and the home directory cannot change while the broker runs; restart it".to_owned(),
             );
         }
-        ssh_config(&settings, &self.parts.glue, &self.run_dir)
+        ssh_config(&settings, &self.parts.household.glue, &self.run_dir)
             .render()
             .map_err(|error| error.to_string())?;
         let changed = old.differences(&settings);
@@ -375,7 +374,7 @@ fn memory() -> MemoryInspection {
 impl Answers for Parts {
     async fn answer(&self, request: Request, voice: Voice) -> Reply {
         if let Some(request) = &request.match_ {
-            self.glue.look();
+            self.household.glue.look();
             return self.now.load_full().matcher.answer(request, &voice).await;
         }
         if let Some(asker) = &request.login {

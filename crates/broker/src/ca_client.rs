@@ -1,80 +1,25 @@
-//! One CA over HTTP: a request for a certificate, the discovery document, and what each answer means.
+//! One CA over HTTP: a request for a certificate, its front page, and the discovery document.
 
 use crate::ca_address::CaAddress;
+use crate::ca_answer::{Answered, Head, answer, policy_time, read_body, unavailable};
 use crate::ca_look::front_key;
-use crate::ca_problem::{no_answer, not_a_ca, words};
+use crate::ca_problem::no_answer;
 use crate::dial::Dial;
+use crate::discovery_link::{discovery_target, discovery_url};
 use bytes::Bytes;
 use epithet_agent::Clock;
-use epithet_wire::ca::{
-    AUTH_RELATION, CertificateRequest, CertificateResponse, DISCOVERY_RELATION, Discovery,
-    IDEMPOTENCY_KEY_HEADER, REQUEST_ID_HEADER,
-};
-use epithet_wire::display::sanitize_line;
-use epithet_wire::limits::{CA_CONNECT_DEADLINE, CA_IDLE, HTTP_BODY_MAX};
-use epithet_wire::trace::server_timing;
+use epithet_wire::ca::{CertificateRequest, Discovery, IDEMPOTENCY_KEY_HEADER, REQUEST_ID_HEADER};
+use epithet_wire::limits::{CA_CONNECT_DEADLINE, CA_IDLE};
 use epithet_wire::{HeaderToken, RequestId, TOKEN_ENCODING_HEADER, Token};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
-use reqwest::header::{
-    AUTHORIZATION, CONTENT_TYPE, DATE, HeaderValue, InvalidHeaderValue, LINK, LOCATION, RETRY_AFTER,
-};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderValue, InvalidHeaderValue, LINK};
 use reqwest::{Response, StatusCode};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use url::Url;
 use zeroize::Zeroizing;
-
-/// How much of a CA's words is shown to a person.
-const WORDS_SHOWN: usize = 500;
-
-/// What a CA said, or why it said nothing. The text is the CA's own, made harmless.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum CaAnswer {
-    /// 200 with a certificate line, not yet looked into.
-    Certificate(String),
-    /// 401: this token is not accepted.
-    Unauthorized(String),
-    /// 403: the person may not do this.
-    Denied(String),
-    /// 422: the host is none of this CA's.
-    NotHandled(String),
-    /// Another 4xx: our request is wrong.
-    BadRequest(String),
-    /// Unreachable, 5xx, or an answer that is none.
-    Unavailable {
-        problem: String,
-        retry_after: Option<Duration>,
-    },
-}
-
-impl CaAnswer {
-    /// The answer as a trace names it.
-    pub(crate) fn name(&self) -> &'static str {
-        match self {
-            Self::Certificate(_) => "certificate",
-            Self::Unauthorized(_) => "401, token not accepted",
-            Self::Denied(_) => "403, denied",
-            Self::NotHandled(_) => "422, not its host",
-            Self::BadRequest(_) => "our request is wrong",
-            Self::Unavailable { .. } => "unavailable",
-        }
-    }
-}
-
-/// A CA's answer, and how long the policy server took for its part as far as the CA says (`Server-Timing: policy;dur=…`).
-#[derive(Debug)]
-pub(crate) struct Answered {
-    pub(crate) answer: CaAnswer,
-    pub(crate) policy: Option<Duration>,
-}
-
-impl From<CaAnswer> for Answered {
-    fn from(answer: CaAnswer) -> Self {
-        Self { answer, policy: None }
-    }
-}
 
 /// A request for a certificate, ready to be sent to one CA or several.
 pub(crate) struct Post {
@@ -334,223 +279,10 @@ impl CaHttp {
     }
 }
 
-/// What an answer's head says about whether a CA gave it.
-struct Head {
-    status: StatusCode,
-    content_type: String,
-    location: String,
-}
-
-impl Head {
-    fn of(response: &Response) -> Self {
-        let header = |name| {
-            let value = response.headers().get(name);
-            let text = value.and_then(|value| value.to_str().ok());
-            text.unwrap_or_default().to_owned()
-        };
-        Self {
-            status: response.status(),
-            content_type: header(CONTENT_TYPE),
-            location: header(LOCATION),
-        }
-    }
-
-    fn not_a_ca(&self, body: &[u8]) -> Option<String> {
-        not_a_ca(self.status, &self.content_type, &self.location, body)
-    }
-}
-
-/// How long the CA wants to be left alone: seconds, or a date (RFC 9110 section 10.2.3).
-fn retry_after(value: &str, now: u64) -> Option<Duration> {
-    let value = value.trim();
-    if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = DateTimeParser::new().parse_timestamp(value).ok()?.as_second();
-    let seconds = u64::try_from(date).ok()?.saturating_sub(now);
-    Some(Duration::from_secs(seconds))
-}
-
-/// What the CA says about the policy server's share of the time.
-fn policy_time(response: &Response) -> Option<Duration> {
-    let headers = response.headers().get_all("server-timing").iter();
-    let mut metrics = headers.flat_map(|value| server_timing(value.to_str().unwrap_or_default()));
-    let (_, milliseconds) = metrics.find(|(name, _)| name == "policy")?;
-    Duration::try_from_secs_f64(milliseconds / 1000.0).ok()
-}
-
-/// Reads a CA's answer by its status.
-async fn answer(response: Response, ca: &Url, clock: &Clock) -> CaAnswer {
-    let status = response.status();
-    let retry_after = (response.headers().get(RETRY_AFTER))
-        .and_then(|value| retry_after(value.to_str().ok()?, clock.now().unix));
-    let head = Head::of(&response);
-    let body = match read_body(response, ca).await {
-        Ok(body) => body,
-        Err(problem) => return CaAnswer::Unavailable { problem, retry_after },
-    };
-    if let Some(problem) = head.not_a_ca(&body) {
-        return unavailable(problem);
-    }
-    let words = words(&head.content_type, &body, WORDS_SHOWN);
-    match status {
-        StatusCode::OK => match serde_json::from_slice::<CertificateResponse>(&body) {
-            Ok(response) => CaAnswer::Certificate(response.certificate),
-            Err(_) => unavailable(
-                "it is not a CA: it answered 200 without a certificate; is the CA's URL right?".to_owned(),
-            ),
-        },
-        StatusCode::UNAUTHORIZED => CaAnswer::Unauthorized(words),
-        StatusCode::FORBIDDEN => CaAnswer::Denied(words),
-        StatusCode::UNPROCESSABLE_ENTITY => CaAnswer::NotHandled(words),
-        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => CaAnswer::Unavailable {
-            problem: format!("it answered {status}: {words}"),
-            retry_after,
-        },
-        status if status.is_client_error() => CaAnswer::BadRequest(format!("{status}: {words}")),
-        status => CaAnswer::Unavailable {
-            problem: format!("it answered {status}: {words}"),
-            retry_after,
-        },
-    }
-}
-
-fn unavailable(problem: String) -> CaAnswer {
-    CaAnswer::Unavailable {
-        problem,
-        retry_after: None,
-    }
-}
-
-/// Reads a body of at most [`HTTP_BODY_MAX`] bytes.
-async fn read_body(mut response: Response, ca: &Url) -> Result<Vec<u8>, String> {
-    let mut body = Vec::new();
-    loop {
-        let chunk = match response.chunk().await {
-            Ok(Some(chunk)) => chunk,
-            Ok(None) => return Ok(body),
-            Err(error) => return Err(no_answer(&error, ca).await),
-        };
-        if body.len() + chunk.len() > HTTP_BODY_MAX {
-            return Err(format!("its answer is larger than {HTTP_BODY_MAX} bytes"));
-        }
-        body.extend_from_slice(&chunk);
-    }
-}
-
-/// The target of the first link-value in a `Link` header (RFC 8288) whose relation is one of the two for discovery.
-fn discovery_target(header: &str) -> Option<String> {
-    let mut rest = header;
-    while let Some(open) = rest.find('<') {
-        let (target, after) = rest[open + 1..].split_once('>')?;
-        let (parameters, next) = split_parameters(after);
-        let relation = parameters
-            .iter()
-            .find(|(name, _)| name.eq_ignore_ascii_case("rel"))
-            .map(|(_, value)| value.as_str());
-        let is_discovery = |relation: &str| relation == AUTH_RELATION || relation == DISCOVERY_RELATION;
-        if relation.is_some_and(|relations| relations.split_ascii_whitespace().any(is_discovery)) {
-            return Some(target.to_owned());
-        }
-        rest = next;
-    }
-    None
-}
-
-/// The parameters up to the comma that ends a link-value, and what follows it.
-fn split_parameters(text: &str) -> (Vec<(String, String)>, &str) {
-    let (mut quoted, mut escaped) = (false, false);
-    let end = text.find(|c: char| {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' if quoted => escaped = true,
-            '"' => quoted = !quoted,
-            ',' if !quoted => return true,
-            _ => {}
-        }
-        false
-    });
-    let (own, next) = end.map_or((text, ""), |end| (&text[..end], &text[end + 1..]));
-    let parameters = own.split(';').filter_map(|parameter| {
-        let (name, value) = parameter.split_once('=')?;
-        Some((name.trim().to_owned(), value.trim().trim_matches('"').to_owned()))
-    });
-    (parameters.collect(), next)
-}
-
-/// Resolves a discovery link against the CA's URL taken as a directory, and refuses another origin.
-fn discovery_url(ca: &Url, target: &str) -> Result<Url, String> {
-    let mut base = ca.clone();
-    base.set_query(None);
-    base.set_fragment(None);
-    if !base.path().ends_with('/') {
-        base.set_path(&format!("{}/", base.path()));
-    }
-    let url = base.join(target).map_err(|error| {
-        format!(
-            "its discovery link `{}` is not a URL: {error}",
-            sanitize_line(target, 100)
-        )
-    })?;
-    if url.origin() == ca.origin() {
-        Ok(url)
-    } else {
-        Err(format!(
-            "it advertised discovery at a different origin ({})",
-            sanitize_line(url.as_str(), 100)
-        ))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
-
-    #[test]
-    fn the_discovery_link_is_found_among_others() {
-        let auth = AUTH_RELATION;
-        let found = [
-            format!("<discovery>; rel=\"{auth}\""),
-            format!("<x>; rel=next, <discovery>; rel=\"{auth}\""),
-            format!("<discovery>; rel=\"alternate {auth}\""),
-            format!("<discovery>; title=\"a, b\"; rel=\"{auth}\""),
-            format!("<discovery>; REL=\"{auth}\""),
-            "<discovery>; rel=\"discovery\"".to_owned(),
-        ];
-        for header in &found {
-            assert_eq!(discovery_target(header).as_deref(), Some("discovery"), "{header}");
-        }
-        let not = [
-            "<discovery>; rel=next".to_owned(),
-            String::new(),
-            "discovery; rel=discovery".to_owned(),
-            format!("<discovery>; rel=next; rel=\"{auth}\""),
-        ];
-        for header in &not {
-            assert_eq!(discovery_target(header), None, "{header}");
-        }
-    }
-
-    #[test]
-    fn a_ca_says_in_seconds_or_by_date_how_long_it_wants_to_be_left_alone() {
-        let now = 784_111_777; // Sun, 06 Nov 1994 08:49:37 GMT
-        for (value, seconds) in [
-            ("30", Some(30)),
-            (" 0 ", Some(0)),
-            ("Sun, 06 Nov 1994 08:50:07 GMT", Some(30)),
-            ("Sun, 06 Nov 1994 08:49:07 GMT", Some(0)),
-            ("soon", None),
-            ("", None),
-            ("-1", None),
-        ] {
-            assert_eq!(
-                retry_after(value, now),
-                seconds.map(Duration::from_secs),
-                "{value}"
-            );
-        }
-    }
 
     /// A server that says the same to every request and keeps connections open; and how many it has had.
     fn keeping_connections() -> (CaAddress, Arc<AtomicUsize>) {
@@ -595,44 +327,6 @@ mod tests {
                 count.load(Ordering::SeqCst),
                 connections,
                 "after {sleeps} s of sleep"
-            );
-        }
-    }
-
-    #[test]
-    fn discovery_stays_with_its_ca() {
-        let resolve =
-            |ca: &str, target: &str| discovery_url(&Url::parse(ca).unwrap(), target).map(String::from);
-        for ca in [
-            "https://whee.example.com/epithet/ca",
-            "https://whee.example.com/epithet/ca/",
-        ] {
-            assert_eq!(
-                resolve(ca, "discovery").unwrap(),
-                "https://whee.example.com/epithet/ca/discovery"
-            );
-        }
-        for ca in [
-            "https://ca.example.com",
-            "https://ca.example.com/",
-            "https://ca.example.com/?debug=1",
-        ] {
-            assert_eq!(
-                resolve(ca, "discovery").unwrap(),
-                "https://ca.example.com/discovery"
-            );
-        }
-        for target in [
-            "https://evil.example.com/discovery",
-            "//evil/discovery",
-            "http://ca.example.com/discovery",
-            "https://ca.example.com:8443/d",
-        ] {
-            assert!(
-                resolve("https://ca.example.com", target)
-                    .unwrap_err()
-                    .contains("different origin"),
-                "{target}"
             );
         }
     }

@@ -2,7 +2,8 @@
 //! takes longer than it usually does.
 
 use crate::ca_address::CaAddress;
-use crate::ca_client::{Answered, CaAnswer, CaHttp, Post};
+use crate::ca_answer::{Answered, CaAnswer};
+use crate::ca_client::{CaHttp, Post};
 use crate::dial::Dial;
 use crate::health::{Health, HealthState};
 use crate::pace::Pace;
@@ -75,7 +76,20 @@ impl Attempt {
                     problem.clone(),
                 );
             }
-            _ => {
+            CaAnswer::Declined { problem, retry_after } => {
+                tracing::info!(ca = %self.member.address, %problem, "CA declined the request for now");
+                health.declined(
+                    self.clock.now().boot,
+                    *retry_after,
+                    self.cooldown,
+                    problem.clone(),
+                );
+            }
+            CaAnswer::Certificate(_)
+            | CaAnswer::Unauthorized(_)
+            | CaAnswer::Denied(_)
+            | CaAnswer::NotHandled(_)
+            | CaAnswer::BadRequest(_) => {
                 health.answered();
                 self.member.pace().answered(took);
             }
@@ -139,7 +153,10 @@ impl CaPool {
                     () = tokio::time::sleep(patience), if waiting.peek().is_some() => break,
                 };
                 match answered {
-                    Some(Ok((member, CaAnswer::Unavailable { problem, .. }))) => {
+                    Some(Ok((
+                        member,
+                        CaAnswer::Unavailable { problem, .. } | CaAnswer::Declined { problem, .. },
+                    ))) => {
                         problems.push(format!("{}: {problem}", member.address));
                         asked.retain(|other| !Arc::ptr_eq(other, &member));
                         if waiting.peek().is_some() {
@@ -214,11 +231,13 @@ impl CaPool {
         Err(problems.join("; "))
     }
 
-    /// The members in the order in which they are asked: the well ones, those overtaken a moment ago, those left alone.
+    /// The members in the order in which they are asked: the well ones, those overtaken a moment ago or at rest, those left
+    /// alone.
     fn order(&self) -> Vec<Arc<Member>> {
         let now = self.clock.now().boot;
         let rank = |member: &Arc<Member>| match member.health().state(now) {
             HealthState::Open => 2,
+            HealthState::Resting => 1,
             HealthState::Closed | HealthState::HalfOpen if member.pace().is_slow(now) => 1,
             HealthState::Closed | HealthState::HalfOpen => 0,
         };

@@ -1,9 +1,7 @@
 //! What a process that holds keys and tokens does before it gets any: no core, no other process looking in, no
 //! descriptor of somebody else's, files for its owner only.
 
-use rustix::process::{
-    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit, umask,
-};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit, umask};
 
 /// Closes the doors. Failures are logged and not fatal: a container may forbid a step that it has done itself.
 pub fn harden() {
@@ -31,16 +29,10 @@ pub fn harden() {
     }
 }
 
-/// Raises the limit of open files to what the system allows, because every live connection's agent is one.
+/// Raises the limit of open files to what the system allows, because every live connection's agent is one. Plugins get the
+/// limit that was found.
 pub fn raise_open_files() {
-    let limit = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: limit.maximum,
-            maximum: limit.maximum,
-        },
-    ) {
+    if let Err(error) = epithet_plugin::raise_open_files() {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }
 }

@@ -1,4 +1,8 @@
 //! How a CA that failed is treated: left alone for a moment that grows, then tried by one request at a time.
+//!
+//! Only what is the CA's own fault is a failure: no answer, an answer that no CA gives, and 5xx, by which it says so itself.
+//! Every other answer shows that it works and ends the pause, also when it is a "no", and also 408 and 429: those say that
+//! this request is not served now, so another CA is asked, and this one is given the rest that it asks for.
 
 use std::time::Duration;
 
@@ -11,14 +15,21 @@ pub(crate) struct Health {
     failures: u32,
     open_until: Option<Duration>,
     probing: bool,
+    /// It works, and asked to be left alone until then.
+    rests_until: Option<Duration>,
     last_error: Option<String>,
 }
 
 /// What a request may do with a CA.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HealthState {
+    /// It works, as far as is known.
     Closed,
+    /// It works, and is asked after the others for a moment, as it wished.
+    Resting,
+    /// It may be tried again, by one request.
     HalfOpen,
+    /// It failed, and is left alone.
     Open,
 }
 
@@ -27,6 +38,7 @@ impl HealthState {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Closed => "closed",
+            Self::Resting => "resting",
             Self::HalfOpen => "half-open",
             Self::Open => "open",
         }
@@ -36,6 +48,7 @@ impl HealthState {
 impl Health {
     pub(crate) fn state(&self, now: Duration) -> HealthState {
         match self.open_until {
+            None if self.rests_until.is_some_and(|until| now < until) => HealthState::Resting,
             None => HealthState::Closed,
             Some(until) if now < until || self.probing => HealthState::Open,
             Some(_) => HealthState::HalfOpen,
@@ -45,7 +58,7 @@ impl Health {
     /// Takes the one probe of a half-open CA. False when the CA is to be left alone.
     pub(crate) fn admit(&mut self, now: Duration) -> bool {
         match self.state(now) {
-            HealthState::Closed => true,
+            HealthState::Closed | HealthState::Resting => true,
             HealthState::HalfOpen => {
                 self.probing = true;
                 true
@@ -59,7 +72,22 @@ impl Health {
         *self = Self::default();
     }
 
+    /// It answered that this request is not served now. `retry_after` is its own wish, `longest` the longest rest.
+    pub(crate) fn declined(
+        &mut self,
+        now: Duration,
+        retry_after: Option<Duration>,
+        longest: Duration,
+        problem: String,
+    ) {
+        self.answered();
+        self.rests_until = Some(now + retry_after.unwrap_or(BACK_OFF).min(longest).max(BACK_OFF));
+        self.last_error = Some(problem);
+    }
+
     /// It could not be reached, or answered 5xx. `retry_after` is its own wish, `longest` the longest pause; `jitter` is in 0..1.
+    ///
+    /// Requests that were out together when it failed are one failure: forty ssh at once do not make its pause a minute.
     pub(crate) fn failed(
         &mut self,
         now: Duration,
@@ -68,12 +96,19 @@ impl Health {
         jitter: f64,
         error: String,
     ) {
+        self.last_error = Some(error);
+        let is_another = self.open_until.is_none_or(|until| now >= until);
+        if !is_another && retry_after.is_none() {
+            return;
+        }
         let doubled = BACK_OFF * 2_u32.saturating_pow(self.failures.min(16));
         let pause = retry_after.unwrap_or(doubled).min(longest).max(BACK_OFF);
-        self.failures = self.failures.saturating_add(1);
-        self.open_until = Some(now + pause.mul_f64(0.75 + jitter.clamp(0.0, 1.0) / 2.0));
-        self.probing = false;
-        self.last_error = Some(error);
+        let until = now + pause.mul_f64(0.75 + jitter.clamp(0.0, 1.0) / 2.0);
+        self.open_until = self.open_until.max(Some(until));
+        if is_another {
+            self.failures = self.failures.saturating_add(1);
+            self.probing = false;
+        }
     }
 
     /// The request was given up for a reason that says nothing about the CA.
@@ -108,6 +143,47 @@ mod tests {
         }
         health.answered();
         assert_eq!(health.state(now), HealthState::Closed);
+    }
+
+    #[test]
+    fn failures_of_requests_that_were_out_together_are_one() {
+        let mut health = Health::default();
+        let now = Duration::from_secs(100);
+        for _ in 0..40 {
+            health.failed(now, None, MINUTE, 0.5, "refused".into());
+        }
+        let second = Duration::from_secs(1);
+        assert_eq!(health.state(now + second), HealthState::HalfOpen);
+        health.failed(now + second, None, MINUTE, 0.5, "refused".into());
+        assert_eq!(
+            health.state(now + 2 * second),
+            HealthState::Open,
+            "the second pause is longer"
+        );
+        assert_eq!(health.state(now + 3 * second), HealthState::HalfOpen);
+        // Its own wish counts whenever it comes.
+        health.failed(now + second, Some(30 * second), MINUTE, 0.5, "busy".into());
+        assert_eq!(health.state(now + 30 * second), HealthState::Open);
+    }
+
+    #[test]
+    fn a_ca_that_declines_works_and_rests_as_long_as_it_asks_within_bounds() {
+        let now = Duration::from_secs(100);
+        for (wish, rest) in [(None, 1), (Some(0), 1), (Some(30), 30), (Some(86_400), 60)] {
+            let mut health = Health::default();
+            health.failed(now, None, MINUTE, 0.5, "refused".into());
+            health.declined(now, wish.map(Duration::from_secs), MINUTE, "busy".into());
+            let end = now + Duration::from_secs(rest);
+            assert_eq!(
+                health.state(end - Duration::from_millis(1)),
+                HealthState::Resting,
+                "{wish:?}"
+            );
+            assert_eq!(health.state(end), HealthState::Closed, "{wish:?}");
+            assert!(health.admit(now), "it may be asked, by any number of requests");
+            health.answered();
+            assert_eq!(health.state(now), HealthState::Closed, "any answer ends it");
+        }
     }
 
     #[test]

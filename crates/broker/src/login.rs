@@ -8,22 +8,29 @@
 //!
 //! It never looks into a token or a state.
 
-use crate::auth_source::{AuthSource, AuthSourceError};
+mod error;
+mod forgotten;
+mod run;
+
+pub(crate) use error::LoginError;
+pub(crate) use forgotten::Forgotten;
+pub(crate) use run::invocation;
+use run::{Run, Success};
+
+use crate::auth_source::AuthSource;
 use crate::storm::StormGuard;
-use crate::transcript::Transcript;
 use crate::voice::Voice;
 use arc_swap::ArcSwap;
 use epithet_agent::{Clock, Now};
-use epithet_plugin::{Directive, Guard, Invocation, Reply, RunError, RunLimits, Runner, progress_channel};
+use epithet_plugin::{Guard, RunLimits, Runner};
 use epithet_wire::broker::{Asker, LoginInspection};
 use epithet_wire::display::sanitize_line;
 use epithet_wire::limits::CERTIFICATE_EXPIRY_BUFFER;
-use epithet_wire::{Connection, PluginState, Token, format_duration};
+use epithet_wire::{Connection, PluginState, Token};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// A token on loan, with the number of the run that brought it.
@@ -42,36 +49,6 @@ impl Lease {
             "auth plugin ran"
         } else {
             "token at hand"
-        }
-    }
-}
-
-/// Why nobody could be logged in.
-#[derive(Debug, Clone, thiserror::Error)]
-pub(crate) enum LoginError {
-    /// It is not known how to log in.
-    #[error(transparent)]
-    Source(#[from] Arc<AuthSourceError>),
-    /// The plugin failed.
-    #[error("{0}")]
-    Plugin(Arc<RunError>),
-    /// Too soon after a login that nobody completed.
-    #[error("the last login was not completed, so a program without a terminal may start one again only in {}; to log in now, run ssh (or `epithet login`) in a terminal", format_duration(whole_seconds(*.0)))]
-    TooSoon(Duration),
-    /// Somebody logged out while it ran.
-    #[error("you logged out meanwhile")]
-    Forgotten,
-    /// The broker is ending.
-    #[error("the broker is shutting down")]
-    Ending,
-}
-
-impl LoginError {
-    /// The lines a person should read.
-    pub(crate) fn explain(&self) -> String {
-        match self {
-            Self::Plugin(error) => error.explain(),
-            other => other.to_string(),
         }
     }
 }
@@ -139,89 +116,6 @@ enum Wanted {
     New,
 }
 
-/// What a run that succeeded brought.
-struct Success {
-    reply: Reply,
-    can_log_out: bool,
-}
-
-/// What a logout found, and nobody has any more.
-#[derive(Debug)]
-pub(crate) struct Forgotten {
-    pub(crate) state: PluginState,
-    /// The plugin said that it can revoke what the state stands for.
-    pub(crate) can_be_revoked: bool,
-    pub(crate) had_token: bool,
-    /// The run that was under way and is being ended.
-    ending: Option<Arc<Run>>,
-}
-
-impl Forgotten {
-    /// Waits until the run that was under way is gone.
-    pub(crate) async fn ended(&self) {
-        if let Some(run) = &self.ending {
-            let _ = run.outcome().await;
-        }
-    }
-}
-
-/// A plugin at work, and who waits for it.
-#[derive(Debug)]
-struct Run {
-    transcript: Transcript,
-    waiters: Mutex<usize>,
-    cancel: CancellationToken,
-    /// Another run takes its place; who waits for this one waits for that.
-    is_superseded: AtomicBool,
-    outcome: watch::Receiver<Option<Result<Lease, LoginError>>>,
-}
-
-impl Run {
-    fn waiters(&self) -> MutexGuard<'_, usize> {
-        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Joins the run, unless its last waiter has left and it is being ended.
-    fn join(self: &Arc<Self>, voice: &Voice) -> Option<Waiting> {
-        let mut waiters = self.waiters();
-        if self.cancel.is_cancelled() {
-            return None;
-        }
-        *waiters += 1;
-        drop(waiters);
-        let listener = self.transcript.join(voice);
-        Some(Waiting {
-            run: Arc::clone(self),
-            listener,
-        })
-    }
-
-    async fn outcome(&self) -> Result<Lease, LoginError> {
-        let mut outcome = self.outcome.clone();
-        match outcome.wait_for(Option::is_some).await {
-            Ok(result) => result.clone().unwrap_or(Err(LoginError::Ending)),
-            Err(_) => Err(LoginError::Ending),
-        }
-    }
-}
-
-/// One who waits for a run. Dropping the last one ends the run.
-struct Waiting {
-    run: Arc<Run>,
-    listener: u64,
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.run.transcript.leave(self.listener);
-        let mut waiters = self.run.waiters();
-        *waiters -= 1;
-        if *waiters == 0 {
-            self.run.cancel.cancel();
-        }
-    }
-}
-
 impl Login {
     pub(crate) fn new(way: Way, clock: Clock, guard: Guard, ending: CancellationToken) -> Self {
         Self {
@@ -248,6 +142,12 @@ impl Login {
         let token_reuse = self.way.load().token_reuse;
         let inner = self.inner();
         !inner.state.is_empty() || inner.reusable(token_reuse, self.clock.now()).is_some()
+    }
+
+    /// Whether there is a token that may be used now.
+    pub(crate) fn has_token(&self) -> bool {
+        let token_reuse = self.way.load().token_reuse;
+        self.inner().reusable(token_reuse, self.clock.now()).is_some()
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -308,7 +208,10 @@ impl Login {
                     return Ok(lease);
                 }
                 let run = match &inner.run {
-                    Some(run) => Arc::clone(run),
+                    Some(run) => {
+                        tracing::info!(terminal = asker.terminal, "joins the login that is under way");
+                        Arc::clone(run)
+                    }
                     None => {
                         inner
                             .storm
@@ -322,11 +225,15 @@ impl Login {
             };
             if waiting.is_some() {
                 let outcome = run.outcome().await;
-                if outcome.is_ok() || !run.is_superseded.load(Ordering::SeqCst) {
+                let is_superseded = run.is_superseded.load(Ordering::SeqCst);
+                // A run that was told that nobody is there fails where a person could have helped, and here is one.
+                let was_for_nobody =
+                    asker.terminal && !run.is_interactive && matches!(outcome, Err(LoginError::Plugin(_)));
+                if outcome.is_ok() || !(is_superseded || was_for_nobody) {
                     return outcome;
                 }
             }
-            // That run is being ended: wait until it is gone, then begin again.
+            // That run is being ended, or has failed: wait until it is gone, then begin again.
             let _ = run.outcome().await;
         }
     }
@@ -349,24 +256,6 @@ impl Login {
                 held.first_expiry
                     .map_or(valid_before, |first| first.min(valid_before)),
             );
-        }
-    }
-
-    /// Forgets token and state, ends a run that is under way, and gives back what was forgotten, so that it can be
-    /// revoked.
-    pub(crate) fn forget(&self) -> Forgotten {
-        let mut inner = self.inner();
-        let had_token = inner.held.take().is_some();
-        inner.storm = StormGuard::default();
-        inner.epoch += 1;
-        if let Some(run) = &inner.run {
-            run.cancel.cancel();
-        }
-        Forgotten {
-            had_token,
-            can_be_revoked: std::mem::take(&mut inner.can_log_out),
-            state: std::mem::take(&mut inner.state),
-            ending: inner.run.clone(),
         }
     }
 
@@ -409,98 +298,19 @@ impl Login {
 
     /// What `inspect` shows: nothing secret.
     pub(crate) fn inspect(&self) -> LoginInspection {
+        let way = self.way.load();
         let inner = self.inner();
         LoginInspection {
-            command: self.way.load().source.describe(),
+            command: way.source.describe(),
             token: inner.held.is_some(),
             token_since: (inner.held.as_ref())
                 .and_then(|held| jiff::Timestamp::from_second(i64::try_from(held.obtained_at).ok()?).ok()),
+            token_serves: inner.reusable(way.token_reuse, self.clock.now()).is_some(),
             state_bytes: inner.state.len(),
             logins: inner.logins,
             failures: inner.failures,
             running: inner.run.is_some(),
             last_error: inner.last_error.clone(),
-        }
-    }
-
-    /// Starts a run. The caller holds the lock and has seen that there is none.
-    fn start(
-        self: &Arc<Self>,
-        inner: &mut Inner,
-        connection: Option<&Connection>,
-        asker: &Asker,
-    ) -> Arc<Run> {
-        let (sender, outcome) = watch::channel(None);
-        let run = Arc::new(Run {
-            transcript: Transcript::new(introduction(connection, asker)),
-            waiters: Mutex::new(0),
-            cancel: self.ending.child_token(),
-            is_superseded: AtomicBool::new(false),
-            outcome,
-        });
-        inner.run = Some(Arc::clone(&run));
-        let (login, state, epoch) = (Arc::clone(self), inner.state.clone(), inner.epoch);
-        let invocation = invocation(connection, asker);
-        let flow = match std::mem::take(&mut inner.next_flow) {
-            flow if asker.flow.is_empty() => flow,
-            _ => asker.flow.clone(),
-        };
-        let started = Arc::clone(&run);
-        tokio::spawn(async move {
-            let result = login.run_plugin(&started, state, invocation, &flow).await;
-            let result = login.conclude(&started, epoch, result);
-            started.transcript.close();
-            let _ = sender.send(Some(result));
-        });
-        run
-    }
-
-    async fn run_plugin(
-        &self,
-        run: &Run,
-        state: PluginState,
-        invocation: Invocation,
-        flow: &str,
-    ) -> Result<Success, LoginError> {
-        let runner = self
-            .runner(self.way.load().limits.deadline, &run.cancel)
-            .await?
-            .with_variable(LOGIN_FLOW, flow);
-        let command = runner.command();
-        tracing::info!(command = %command, state_bytes = state.len(), "auth plugin started");
-        let (sink, mut progress) = progress_channel();
-        let running = runner.run(&state, &invocation, sink, run.cancel.clone());
-        let telling = async {
-            let mut can_log_out = false;
-            while let Some(piece) = progress.next().await {
-                if !piece.text.is_empty() {
-                    run.transcript.say(&piece.text);
-                }
-                for directive in piece.directives {
-                    match directive {
-                        Directive::CanLogOut => can_log_out = true,
-                        Directive::Paste(deliver_to) => run.transcript.offer_paste(deliver_to),
-                        _ => {}
-                    }
-                }
-            }
-            can_log_out
-        };
-        let explaining = async {
-            tokio::time::sleep(SLOW).await;
-            let shown = sanitize_line(&command.to_string(), 80);
-            run.transcript
-                .say_if_silent(&format!("epithet: waiting for the auth plugin ({shown})\n"));
-            std::future::pending::<()>().await;
-        };
-        // The runner lets go of the sink when it ends, and with that the telling ends too, having told everything.
-        let told = async { tokio::join!(running, telling) };
-        tokio::select! {
-            (result, can_log_out) = told => match result {
-                Ok(reply) => Ok(Success { reply, can_log_out }),
-                Err(error) => Err(LoginError::Plugin(Arc::new(error))),
-            },
-            () = explaining => unreachable!("explaining never ends"),
         }
     }
 
@@ -565,48 +375,5 @@ impl Inner {
             generation: self.generation,
             is_fresh: false,
         })
-    }
-}
-
-/// At least one, and rounded up: who comes back then is not turned away again.
-fn whole_seconds(wait: Duration) -> Duration {
-    let begun = u64::from(wait.subsec_nanos() > 0);
-    Duration::from_secs((wait.as_secs() + begun).max(1))
-}
-
-/// How the person wants to log in this time, as the plugin finds it in its environment; empty when it shall choose.
-const LOGIN_FLOW: &str = "EPITHET_LOGIN_FLOW";
-/// After how long a plugin that says nothing is explained to the person who waits.
-const SLOW: Duration = Duration::from_secs(3);
-
-/// The line above the plugin's first words: what the login is for, and which program asked.
-fn introduction(connection: Option<&Connection>, asker: &Asker) -> String {
-    let purpose = match connection {
-        Some(connection) => format!(
-            "to reach {} as {}",
-            connection.remote_host, connection.remote_user
-        ),
-        None => "as you asked".to_owned(),
-    };
-    match sanitize_line(&asker.command, 120) {
-        command if command.is_empty() => format!("epithet: logging in {purpose}\n"),
-        command => format!(
-            "epithet: logging in {purpose} (asked for by process {}: {command})\n",
-            asker.process
-        ),
-    }
-}
-
-pub(crate) fn invocation(connection: Option<&Connection>, asker: &Asker) -> Invocation {
-    Invocation {
-        host: connection
-            .map(|connection| connection.remote_host.to_string())
-            .unwrap_or_default(),
-        user: connection
-            .map(|connection| connection.remote_user.to_string())
-            .unwrap_or_default(),
-        port: connection.map(|connection| connection.port).unwrap_or_default(),
-        interactive: asker.terminal,
-        remote_session: asker.remote_session,
     }
 }

@@ -1,13 +1,14 @@
-//! The answer to ssh's question, from top to bottom: is this host ours, is an agent there already, who pays, open the
-//! agent, and let the certificate come while ssh shakes hands.
+//! The answer to ssh's question, from top to bottom: is this host ours, is an agent there already, is anything needed, who
+//! pays, open the agent, and let the certificate come while ssh shakes hands (`promising`).
 
 use crate::agents::{Agents, AgentsError, Opened, Opening};
+use crate::asking_ssh::AskingSsh;
 use crate::gate::Gate;
 use crate::login::Lease;
 use crate::mint::{Errand, Mint, MintError};
+use crate::ssh_glue::SshGlue;
 use crate::traces::{Recorder, Traces};
 use crate::voice::Voice;
-use epithet_agent::Fulfil;
 use epithet_wire::broker::{Asker, MatchRequest, Reply};
 use epithet_wire::{Connection, RequestId};
 use std::sync::Arc;
@@ -24,6 +25,20 @@ pub(crate) struct Matcher {
     pub(crate) traces: Arc<Traces>,
     pub(crate) mints: TaskTracker,
     pub(crate) ending: CancellationToken,
+    /// Which OpenSSH is here.
+    pub(crate) glue: Arc<SshGlue>,
+}
+
+/// What an ssh needs of us.
+enum Need {
+    /// A socket: it logs in nowhere.
+    Nothing,
+    /// A socket, in case the master that is there does not serve it.
+    MasterIsThere,
+    /// A certificate.
+    Certificate,
+    /// A certificate, unless a master is there; that is found out while ssh goes on.
+    Unless(AskingSsh),
 }
 
 impl Matcher {
@@ -57,21 +72,21 @@ impl Matcher {
         voice: &Voice,
         recorder: &Arc<Recorder>,
     ) -> Reply {
-        // `ssh -G` and `ssh -O` log in nowhere: they get a socket, and what it costs more is paid when somebody uses it.
-        let is_lazy = !asker.purpose.is_connect();
-        let opening = Opening {
+        let mut opening = Opening {
             connection: &connection,
             request_id: &request_id,
             recorder,
             own_agent: &asker.agent_socket,
             process: asker.process,
-            is_lazy,
+            is_on_demand: !asker.purpose.is_connect(),
         };
         if self.agents.serves(&opening) {
             recorder.conclude(AGENT_WAS_THERE);
             return Reply::allow();
         }
-        let lease = match is_lazy {
+        let need = self.need(&connection, asker, voice, recorder).await;
+        opening.is_on_demand = matches!(need, Need::Nothing | Need::MasterIsThere);
+        let lease = match opening.is_on_demand {
             true => None,
             false => match self.lease(&connection, asker, voice, recorder).await {
                 Ok(lease) => Some(lease),
@@ -87,21 +102,20 @@ impl Matcher {
                 Reply::allow()
             }
             Ok(Opened::New(fulfil)) => {
-                let mut errand = Errand {
+                let errand = Errand {
                     connection,
                     lease,
                     asker: asker.clone(),
                     request_id,
                     recorder: Arc::clone(recorder),
                 };
-                if is_lazy {
-                    // Whoever uses it later is somebody else than the ssh that asked.
-                    errand.asker.terminal = false;
-                    recorder.conclude("nothing was needed yet");
-                    self.promise_lazily(errand, fulfil);
-                    return Reply::allow();
+                match need {
+                    Need::Nothing => self.promise_on_demand(errand, fulfil, None),
+                    Need::MasterIsThere => self.promise_on_demand(errand, fulfil, Some(voice)),
+                    Need::Certificate => return self.promise(errand, voice, fulfil, None).await,
+                    Need::Unless(ssh) => return self.promise(errand, voice, fulfil, Some(ssh)).await,
                 }
-                self.promise(errand, voice, fulfil).await
+                Reply::allow()
             }
             Err(error @ (AgentsError::TooMany { .. } | AgentsError::Socket(_))) => {
                 recorder.conclude(&error.to_string());
@@ -110,30 +124,30 @@ impl Matcher {
         }
     }
 
-    /// Gets the certificate once somebody asks the agent for it.
-    fn promise_lazily(&self, errand: Errand, fulfil: Fulfil) {
-        let (mint, ending) = (self.mint.clone(), self.ending.clone());
-        self.mints.spawn(async move {
-            let minted = async {
-                // An agent that is closed unused takes this task along.
-                tokio::select! {
-                    () = fulfil.wanted() => Some(mint.credential(&errand, &Voice::silent()).await),
-                    () = fulfil.withdrawn() => None,
-                }
-            };
-            match ending.run_until_cancelled(minted).await.flatten() {
-                Some(Ok(credential)) => {
-                    errand.recorder.conclude("certificate");
-                    fulfil.ready(Arc::new(credential));
-                }
-                Some(Err(error)) => {
-                    tracing::warn!(request_id = %errand.request_id, host = %errand.connection.remote_host, %error, "no certificate");
-                    errand.recorder.conclude(first_line(&error.explain()));
-                    fulfil.refuse();
-                }
-                None => {}
-            }
-        });
+    /// What this ssh needs. A master is looked for where there may well be one, or where a login would have to be started; a
+    /// first connection with a login at hand waits for nothing.
+    async fn need(&self, connection: &Connection, asker: &Asker, voice: &Voice, recorder: &Recorder) -> Need {
+        if !asker.purpose.is_connect() {
+            // `ssh -G` and `ssh -O` log in nowhere: they get a socket, and what it costs more is paid when somebody uses it.
+            return Need::Nothing;
+        }
+        let has_token = self.mint.login.has_token();
+        if has_token && !self.agents.has_logged_in(&connection.hash) {
+            return Need::Certificate;
+        }
+        let Some(ssh) = AskingSsh::of(asker.process) else {
+            return Need::Certificate;
+        };
+        if has_token && self.is_promised(asker, voice) {
+            return Need::Unless(ssh);
+        }
+        let began = Instant::now();
+        let has_master = ssh.has_master(connection).await;
+        recorder.phase("master", began, if has_master { "is there" } else { "none" });
+        match has_master {
+            true => Need::MasterIsThere,
+            false => Need::Certificate,
+        }
     }
 
     /// A token: the one at hand, or that of a login.
@@ -153,55 +167,12 @@ impl Matcher {
         recorder.phase("login", began, note);
         Ok(lease?)
     }
-
-    /// Lets the certificate come on its own when the person can still be told how that went; else waits for it.
-    async fn promise(&self, errand: Errand, voice: &Voice, fulfil: Fulfil) -> Reply {
-        let (mint, agents) = (self.mint.clone(), Arc::clone(&self.agents));
-        let (gate, ending) = (self.gate.clone(), self.ending.clone());
-        let (speaker, outlives) = (voice.clone(), voice.outlives_match());
-        let minting = self.mints.spawn(async move {
-            let minted = mint.credential(&errand, &speaker);
-            match ending.run_until_cancelled(minted).await {
-                Some(Ok(credential)) => {
-                    errand.recorder.conclude("certificate");
-                    fulfil.ready(Arc::new(credential));
-                    Ok(())
-                }
-                Some(Err(error)) => {
-                    let Errand { connection, request_id, recorder, .. } = &errand;
-                    tracing::warn!(%request_id, host = %connection.remote_host, user = %connection.remote_user, %error, "no certificate");
-                    recorder.conclude(first_line(&error.explain()));
-                    if let MintError::NotHandled(_) = error {
-                        gate.leave_alone(&connection.remote_host);
-                    }
-                    // Said before ssh is let go on, so that the reason stands above ssh's own words.
-                    if outlives {
-                        speaker.say(&format!("epithet: {}\n", error.explain()));
-                    }
-                    fulfil.refuse();
-                    if !outlives {
-                        agents.close(connection, request_id);
-                    }
-                    Err(error.explain())
-                }
-                None => Err("the broker is shutting down".to_owned()),
-            }
-        });
-        if outlives {
-            return Reply::allow();
-        }
-        match minting.await {
-            Ok(Ok(())) => Reply::allow(),
-            Ok(Err(explanation)) => Reply::deny(explanation),
-            Err(_) => Reply::deny("the broker failed inside; see its log"),
-        }
-    }
 }
 
 /// The outcome of a connection that needed no certificate of its own.
 const AGENT_WAS_THERE: &str = "agent was there";
 
-fn first_line(text: &str) -> &str {
+pub(crate) fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
 }
 

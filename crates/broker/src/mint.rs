@@ -1,6 +1,6 @@
 //! A certificate for one connection: a fresh key, the token, the CA; and again with a new token when the CA says 401.
 
-use crate::ca_client::CaAnswer;
+use crate::ca_answer::CaAnswer;
 use crate::ca_pool::CaPool;
 use crate::key_stock::KeyStock;
 use crate::login::{Lease, Login, LoginError};
@@ -139,7 +139,9 @@ impl Mint {
                 CaAnswer::Denied(words) => return Err(MintError::Denied(words)),
                 CaAnswer::NotHandled(words) => return Err(MintError::NotHandled(words)),
                 CaAnswer::BadRequest(words) => return Err(MintError::BadRequest(words)),
-                CaAnswer::Unavailable { problem, .. } => return Err(MintError::Unavailable(problem)),
+                CaAnswer::Unavailable { problem, .. } | CaAnswer::Declined { problem, .. } => {
+                    return Err(MintError::Unavailable(problem));
+                }
             }
         }
         unreachable!("the loop ends by returning")

@@ -13,6 +13,7 @@ use crate::mint::Mint;
 use crate::pins::Pins;
 use crate::remembered::RememberedHosts;
 use crate::settings::Settings;
+use crate::ssh_glue::SshGlue;
 use crate::traces::Traces;
 use epithet_plugin::RunLimits;
 use std::sync::Arc;
@@ -43,6 +44,7 @@ pub(crate) struct Household {
     pub(crate) traces: Arc<Traces>,
     pub(crate) keys: Arc<KeyStock>,
     pub(crate) mints: TaskTracker,
+    pub(crate) glue: Arc<SshGlue>,
     pub(crate) ending: CancellationToken,
 }
 
@@ -117,6 +119,7 @@ impl Outfit {
             traces: Arc::clone(&household.traces),
             mints: household.mints.clone(),
             ending: household.ending.clone(),
+            glue: Arc::clone(&household.glue),
         }
     }
 

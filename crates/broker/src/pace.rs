@@ -8,14 +8,16 @@ use std::time::Duration;
 const REMEMBERED: usize = 32;
 /// With fewer answers, nothing is usual yet.
 const FEW: usize = 4;
-/// How long a CA that was overtaken is asked after the others.
-const OVERTAKEN: Duration = Duration::from_secs(30);
+/// How long a CA that was overtaken is asked after the others: the first time, and at most, when it always is.
+const OVERTAKEN: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(480));
 
 /// One CA's pace; `now` is time since boot everywhere.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
     took: VecDeque<Duration>,
     slow_until: Option<Duration>,
+    /// How often in a row it was overtaken when it was asked first.
+    overtaken: u32,
 }
 
 impl Pace {
@@ -26,11 +28,19 @@ impl Pace {
         }
         self.took.push_back(took);
         self.slow_until = None;
+        self.overtaken = 0;
     }
 
-    /// Another CA was asked later and answered first. That is no failure, but for a moment the other one is asked first.
+    /// Another CA was asked later and answered first. That is no failure, but for a while the other one is asked first; longer
+    /// each time, because whoever tries it first again waits for nothing.
     pub(crate) fn overtaken(&mut self, now: Duration) {
-        self.slow_until = Some(now + OVERTAKEN);
+        if self.is_slow(now) {
+            return;
+        }
+        let (first, most) = OVERTAKEN;
+        let doubled = first * 2_u32.saturating_pow(self.overtaken.min(16));
+        self.slow_until = Some(now + doubled.min(most));
+        self.overtaken = self.overtaken.saturating_add(1);
     }
 
     /// Whether it was overtaken a moment ago.
@@ -79,15 +89,23 @@ mod tests {
     }
 
     #[test]
-    fn an_overtaken_ca_is_slow_for_a_moment_or_until_it_answers() {
+    fn an_overtaken_ca_is_slow_for_a_while_that_grows_or_until_it_answers() {
         let mut pace = Pace::default();
-        let now = Duration::from_secs(100);
+        let mut now = Duration::from_secs(100);
         assert!(!pace.is_slow(now));
-        pace.overtaken(now);
-        assert!(pace.is_slow(now + OVERTAKEN - Duration::from_millis(1)));
-        assert!(!pace.is_slow(now + OVERTAKEN));
+        for seconds in [30, 60, 120, 240, 480, 480] {
+            pace.overtaken(now);
+            // Forty requests at once are overtaken together.
+            pace.overtaken(now);
+            let while_ = Duration::from_secs(seconds);
+            assert!(pace.is_slow(now + while_ - Duration::from_millis(1)), "{seconds}");
+            now += while_;
+            assert!(!pace.is_slow(now), "{seconds}");
+        }
         pace.overtaken(now);
         pace.answered(Duration::from_millis(5));
         assert!(!pace.is_slow(now));
+        pace.overtaken(now);
+        assert!(!pace.is_slow(now + OVERTAKEN.0), "it begins anew");
     }
 }

@@ -3,21 +3,24 @@
 //! Only when it was asked for, and never by troubling a person: without a token at hand the plugin is run only if its last
 //! run left a state to go on from, and it is told that nobody is there.
 
-use crate::agents::{Agents, LiveAgent};
+use crate::agents::Agents;
+use crate::live_agent::LiveAgent;
 use crate::match_::request_id;
 use crate::mint::{Errand, Mint};
 use crate::traces::Traces;
 use crate::voice::Voice;
 use epithet_wire::broker::Asker;
-use epithet_wire::limits::{RENEW_BEFORE, RENEW_IN_USE, RENEW_LOOK};
+use epithet_wire::limits::{RENEW_BEFORE, RENEW_IN_USE, RENEW_LOOK, RENEWALS};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
+use tokio::task::JoinSet;
 
 /// Looks for agents to renew, until the future is dropped.
 pub(crate) async fn keep_renewing(agents: Arc<Agents>, mint: impl Fn() -> Option<Mint>, traces: Arc<Traces>) {
     // Each certificate is renewed once, and a failure is not tried again: ssh itself asks when it needs one.
     let mut tried = HashSet::new();
+    let mut under_way = JoinSet::new();
     loop {
         tokio::time::sleep(RENEW_LOOK).await;
         let Some(mint) = mint() else { continue };
@@ -27,9 +30,15 @@ pub(crate) async fn keep_renewing(agents: Arc<Agents>, mint: impl Fn() -> Option
             Some((agent.connection.hash.clone(), credential.certificate().serial()))
         };
         tried.retain(|known| due.iter().any(|agent| serial(agent).as_ref() == Some(known)));
+        // A few at once, so that a slow CA does not let the others end meanwhile; those that are left are due next time, too.
+        while under_way.try_join_next().is_some() {}
         for agent in due {
+            if under_way.len() >= RENEWALS {
+                break;
+            }
             if serial(&agent).is_some_and(|serial| tried.insert(serial)) {
-                renew(&agent, &mint, &traces).await;
+                let (mint, traces) = (mint.clone(), Arc::clone(&traces));
+                under_way.spawn(async move { renew(&agent, &mint, &traces).await });
             }
         }
     }

@@ -97,11 +97,10 @@ impl SshGlue {
     }
 
     async fn asked(&self) -> Option<OpenSshVersion> {
-        let asking = tokio::process::Command::new(self.ssh.as_ref()?)
-            .arg("-V")
-            .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .output();
+        let mut command = std::process::Command::new(self.ssh.as_ref()?);
+        command.arg("-V").stdin(Stdio::null());
+        epithet_plugin::start_cleanly(&mut command);
+        let asking = tokio::process::Command::from(command).kill_on_drop(true).output();
         let output = tokio::time::timeout(SSH_VERSION_DEADLINE, asking)
             .await
             .ok()?

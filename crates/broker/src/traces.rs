@@ -23,7 +23,8 @@ pub(crate) struct Traces {
 #[derive(Debug)]
 pub(crate) struct Recorder {
     began: Instant,
-    trace: Mutex<Trace>,
+    /// In a box of its own, which goes with the last recorder, while agents keep the recorder's place.
+    trace: Mutex<Box<Trace>>,
 }
 
 impl Traces {
@@ -36,7 +37,7 @@ impl Traces {
     ) -> Arc<Recorder> {
         let recorder = Arc::new(Recorder {
             began: asked,
-            trace: Mutex::new(Trace {
+            trace: Mutex::new(Box::new(Trace {
                 request_id: request_id.to_string(),
                 host: connection.remote_host.to_string(),
                 user: connection.remote_user.to_string(),
@@ -44,7 +45,7 @@ impl Traces {
                 outcome: UNDER_WAY.to_owned(),
                 started_at: jiff::Timestamp::now().checked_sub(asked.elapsed()).ok(),
                 phases: Vec::new(),
-            }),
+            })),
         });
         let mut newest = self.newest();
         while newest.len() >= TRACES_MAX {
@@ -95,12 +96,12 @@ impl Recorder {
     }
 
     fn so_far(&self) -> Trace {
-        let mut trace = self.trace().clone();
+        let mut trace = Trace::clone(&self.trace());
         trace.phases.sort_by(|a, b| a.start_ms.total_cmp(&b.start_ms));
         trace
     }
 
-    fn trace(&self) -> MutexGuard<'_, Trace> {
+    fn trace(&self) -> MutexGuard<'_, Box<Trace>> {
         self.trace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

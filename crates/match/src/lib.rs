@@ -16,7 +16,7 @@ mod terminal;
 pub use arguments::{HELP, Options, UsageError, Wanted};
 pub use client::{BrokerClient, ClientError};
 pub use follow::follow;
-pub use question::{DRY_RUN, ask};
+pub use question::ask;
 
 use std::ffi::OsString;
 use std::io::Write;

@@ -5,12 +5,8 @@ use crate::asker::asker;
 use crate::client::{BrokerClient, ClientError};
 use crate::follow::follow;
 use crate::{EXIT_ALLOW, EXIT_DENY, say};
-use epithet_wire::broker::{MatchRequest, Request};
+use epithet_wire::broker::{DRY_RUN, MatchRequest, Request};
 use epithet_wire::display::sanitize_text;
-
-/// With this in the environment the answer is yes, and nobody is asked: `epithet doctor` wants to know what ssh would do
-/// then. The agent that ssh is sent to is not there, so nobody can log in by it.
-pub const DRY_RUN: &str = "EPITHET_MATCH_DRY_RUN";
 
 /// Asks the broker and says the exit code. Everything for the person has been written to stderr by then.
 pub fn ask(options: &Options) -> u8 {

@@ -178,8 +178,8 @@ pub fn ignores(signal: rustix::process::Signal) -> bool {
     now.sa_sigaction == libc::SIG_IGN
 }
 
-/// Makes a command start as if from nothing: in a session of its own, with default signals, and with no descriptor
-/// from `first_closed` on. `announce` runs in the new process just before its program does.
+/// Makes a command start as if from nothing: in a session of its own, with default signals, with the limit of open files that
+/// this process was started with, and with no descriptor from `first_closed` on. `announce` runs in the new process just before its program does.
 ///
 /// `announce` must be fit for a forked child of a threaded process: system calls only, no allocation, no lock.
 #[cfg(feature = "host")]
@@ -189,11 +189,13 @@ pub(crate) fn start_clean(
     announce: impl Fn() + Send + Sync + 'static,
 ) {
     use std::os::unix::process::CommandExt;
+    let restore_open_files = crate::host::restoration();
     let hook = move || {
         // Its own session, and with it its own process group: Ctrl-C in the broker's terminal is not for it, and a
         // program that asks a terminal it does not have is told so at once instead of being stopped.
         rustix::process::setsid()?;
         reset_signals();
+        restore_open_files()?;
         close_on_exec_from(first_closed);
         announce();
         Ok(())

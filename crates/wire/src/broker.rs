@@ -10,6 +10,11 @@ use crate::trace::Trace;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+/// With this in the environment `match` answers yes, and nobody is asked: for whoever wants to know by `ssh -G` what ssh
+/// would do then (`epithet doctor`, and the broker itself). The agent that ssh is sent to is not there, so nobody can log in
+/// by it.
+pub const DRY_RUN: &str = "EPITHET_MATCH_DRY_RUN";
+
 /// A request; exactly one field is set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
@@ -236,6 +241,9 @@ pub struct LoginInspection {
     pub token: bool,
     /// When the token was obtained.
     pub token_since: Option<Timestamp>,
+    /// Whether it pays for the next certificate, too: it is younger than `token-reuse`, and no certificate got with it has
+    /// ended.
+    pub token_serves: bool,
     /// How much state the plugin left, in bytes.
     pub state_bytes: usize,
     /// How often the plugin ran to success.
@@ -291,7 +299,8 @@ pub struct CaInspection {
     pub url: String,
     /// Higher is asked first.
     pub priority: u32,
-    /// `closed` (healthy), `open` (left alone for a while) or `half-open` (being tried again).
+    /// `closed` (healthy), `resting` (healthy, and asked after the others for a moment, as it wished: *ours*), `open` (left
+    /// alone for a while) or `half-open` (being tried again).
     pub state: String,
     /// The last failure. *Ours.*
     #[serde(skip_serializing_if = "Option::is_none")]

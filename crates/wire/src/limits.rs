@@ -56,6 +56,16 @@ pub const MATCH_SILENCE: Duration = Duration::from_secs(20);
 /// How often the broker tells a waiting `match` that it is still there.
 pub const BROKER_KEEPALIVE: Duration = Duration::from_secs(2);
 
+/// Connections that somebody logged in by since the broker started and whose agents are gone: 100 bytes each.
+pub const CONNECTIONS_REMEMBERED: usize = 4096;
+/// How long `ssh -G` may take to print where its master would be; people's own `Match exec` lines are run for it.
+pub const SSH_PRINT_DEADLINE: Duration = Duration::from_secs(2);
+/// What it may print: about a hundred lines, and those of the person's that may be repeated.
+pub const SSH_PRINT_MAX: usize = 256 * 1024;
+/// `ssh -G` at once; more wait for their turn.
+pub const SSH_PRINTS: usize = 4;
+/// The asking ssh's command line and environment, each, as the kernel gives them.
+pub const SSH_WORDS_MAX: usize = 1024 * 1024;
 /// How long `ssh -V` may take to say its version.
 pub const SSH_VERSION_DEADLINE: Duration = Duration::from_secs(5);
 /// Connections of which the phases are remembered, for `epithet trace last`.
@@ -99,7 +109,9 @@ pub const KEYS_AHEAD: usize = 8;
 pub const RENEW_LOOK: Duration = Duration::from_secs(2);
 /// How long before its end a certificate is renewed, or a quarter of its life before if that is less.
 pub const RENEW_BEFORE: Duration = Duration::from_secs(60);
-/// An agent that was asked for something within this time is in use, and renewed.
+/// Renewals at once: thousands of agents may be due, and one CA may be slow.
+pub const RENEWALS: usize = 16;
+/// An agent by which somebody logged in within this time is in use, and renewed.
 pub const RENEW_IN_USE: Duration = Duration::from_secs(600);
 /// Agents that ssh are connected to at the same moment, for which there are descriptors beside the agents' own.
 pub const AGENTS_IN_USE: usize = 1024;

@@ -10,9 +10,9 @@ use epithet_agent::{AgentSettings, Chain, ChainWhen};
 use epithet_ssh::CaKey;
 
 /// A running ssh-agent with one key that hosts of the stage accept.
-struct OwnAgent {
+pub(crate) struct OwnAgent {
     process: Child,
-    socket: PathBuf,
+    pub(crate) socket: PathBuf,
     key: PathBuf,
 }
 
@@ -25,7 +25,7 @@ impl Drop for OwnAgent {
 
 impl OwnAgent {
     /// Starts it; `constraints` are `ssh-add`'s options for the key.
-    fn start(folder: &Path, constraints: &[&str]) -> Self {
+    pub(crate) fn start(folder: &Path, constraints: &[&str]) -> Self {
         let (socket, key) = (folder.join("own-agent"), folder.join("own-key"));
         run(
             "ssh-keygen",

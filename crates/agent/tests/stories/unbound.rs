@@ -2,7 +2,8 @@
 //! hosts that they forward their agent to do not.
 
 use crate::stage::{Stage, credential, settings};
-use epithet_agent::{AgentSettings, Askers};
+use crate::the_persons_own_agent::OwnAgent;
+use epithet_agent::{AgentSettings, Askers, Chain, ChainWhen};
 use epithet_ssh::CaKey;
 use epithet_ssh::encoding::{Put, Reader};
 use std::sync::Arc;
@@ -127,4 +128,95 @@ async fn where_forwarding_is_allowed_it_is_for_old_clients_as_well() {
     for session in ["its own login", "the host's login elsewhere"] {
         assert_eq!(log_in(&stage, session).await, SIGNATURE);
     }
+}
+
+/// The keys that a connection is offered.
+async fn listed(agent: &mut UnixStream) -> Vec<Vec<u8>> {
+    let answer = exchange(agent, &[11]).await;
+    let mut reader = Reader::new(&answer[1..]);
+    let count = reader.u32().expect("a count");
+    let mut key = || {
+        let key = reader.string().expect("a key").to_vec();
+        reader.string().expect("a comment");
+        key
+    };
+    (0..count).map(|_| key()).collect()
+}
+
+/// Asks for a login with one of the person's own keys; the answer's type.
+async fn log_in_with(agent: &mut UnixStream, key: &[u8], user: &str, session_id: &str) -> u8 {
+    let mut login = Vec::new();
+    login.put_string(session_id);
+    login.put_u8(50);
+    login.put_string(user);
+    login.put_string("ssh-connection");
+    login.put_string("publickey");
+    login.put_u8(1);
+    login.put_string("ssh-ed25519");
+    login.put_string(key);
+    let mut request = vec![13];
+    request.put_string(key);
+    request.put_string(&login);
+    request.put_u32(0);
+    exchange(agent, &request).await[0]
+}
+
+#[tokio::test]
+async fn once_a_client_that_does_not_bind_has_used_an_agent_the_persons_own_is_only_for_who_asked() {
+    let askers = Askers::default();
+    let user = String::from_utf8(
+        std::process::Command::new("id")
+            .arg("-un")
+            .output()
+            .unwrap()
+            .stdout,
+    )
+    .unwrap();
+    let chain = Chain::new(ChainWhen::Always, user.trim().parse().expect("a user"), None);
+    let (stage, fulfil) = Stage::pending(AgentSettings {
+        askers: Some(askers.clone()),
+        chain: Some(chain.clone()),
+        ..settings()
+    });
+    assert!(fulfil.ready(Arc::clone(&credential(&stage.ca, &stage.user))));
+    let own = OwnAgent::start(stage.folder.path(), &[]);
+    chain.lead_to(own.socket.clone());
+
+    // A newer ssh binds, and has both; so the refusals below are not for want of a key.
+    let mut newer = UnixStream::connect(&stage.socket).await.unwrap();
+    bind(&mut newer, "of a newer ssh").await;
+    let keys = listed(&mut newer).await;
+    assert_eq!(keys.len(), 2, "the certificate and the person's own key");
+    let mine = &keys[1];
+    assert_eq!(
+        log_in_with(&mut newer, mine, user.trim(), "of a newer ssh").await,
+        SIGNATURE
+    );
+
+    // An old one that asked has the certificate, and nothing of the person's own.
+    askers.asked(std::process::id());
+    let mut old = UnixStream::connect(&stage.socket).await.unwrap();
+    assert_eq!(listed(&mut old).await, keys[..1]);
+    assert_eq!(
+        log_in_with(&mut old, mine, user.trim(), "its login").await,
+        FAILURE
+    );
+
+    // From now on a connection that nobody asked for may be a remote host's, even where it binds itself to a login.
+    let mut onward = UnixStream::connect(&stage.socket).await.unwrap();
+    bind(&mut onward, "onward").await;
+    assert!(listed(&mut onward).await.is_empty());
+    assert_eq!(
+        log_in_with(&mut onward, mine, user.trim(), "onward").await,
+        FAILURE
+    );
+    assert!(
+        listed(&mut newer).await.is_empty(),
+        "nor is one that was there before believed any more"
+    );
+
+    askers.asked(std::process::id());
+    let mut newer = UnixStream::connect(&stage.socket).await.unwrap();
+    bind(&mut newer, "its own login").await;
+    assert_eq!(listed(&mut newer).await, keys, "whoever asked has both");
 }

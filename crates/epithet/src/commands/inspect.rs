@@ -74,7 +74,10 @@ fn render(inspection: &Inspection, now: Timestamp) -> String {
     for ca in &inspection.ca_endpoints {
         line(format!("  {}", shown(&ca.url)));
         line(format!("    Priority: {}", ca.priority));
-        let status = if ca.state == "closed" { "healthy" } else { "broken" };
+        let status = match ca.state.as_str() {
+            "closed" | "resting" => "healthy",
+            _ => "broken",
+        };
         line(format!("    Status: {status}"));
         if let Some(error) = &ca.last_error {
             line(format!("    Last error: {}", shown(error)));

@@ -2,6 +2,7 @@
 
 use crate::support::Story;
 use epithet_testkit::{DEADLINE, Daemon, Finished, wait_until};
+use serde_json::json;
 use std::process::Stdio;
 
 #[test]
@@ -125,4 +126,20 @@ fn a_broker_that_does_not_answer_is_said_to_be_there_all_the_same() {
     assert!(finished.stdout.contains("does not answer"), "{}", finished.stdout);
     let well = wait_until(DEADLINE, || story.status()["pid"].is_u64().then_some(()));
     assert!(well.is_some());
+}
+
+#[test]
+fn a_token_that_pays_for_nothing_more_is_not_called_fresh_however_young_it_is() {
+    let story = Story::begin();
+    let config = json!({"agent": {
+        "ca-url": story.site.url(), "auth": story.plugin, "match": "127.0.0.*", "token-reuse": "0s",
+    }});
+    story
+        .laptop
+        .home
+        .write(".epithet/config.yaml", config.to_string());
+    story.in_background();
+    assert_eq!(story.status()["token"], "none");
+    story.laptop.log_in("127.0.0.1");
+    assert_eq!(story.status()["token"], "spent");
 }

@@ -105,6 +105,33 @@ fn a_login_that_a_person_completes_serves_the_background_at_once() {
 }
 
 #[test]
+fn a_person_who_comes_while_a_run_without_one_fails_gets_a_run_of_their_own() {
+    let ca = FakeCa::start(|_| certificate());
+    let stage = Stage::new(&ca.public_line());
+    // Without somebody at a terminal it gives up, when it is told to.
+    let plugin = Plugin::write(
+        &stage.home,
+        r#"[ "$EPITHET_INTERACTIVE" = 1 ] && { printf token; exit; }
+           while ! [ -e "$folder/over" ]; do sleep 0.05; done; echo 'nobody is there' >&2; exit 1"#,
+    );
+    let broker = stage.broker(&ca.url(), plugin.command(), []);
+    let person = std::thread::scope(|scope| {
+        let background = scope.spawn(|| stage.ask(&broker, "127.0.0.1"));
+        plugin.wait_for_run(1);
+        let person = scope.spawn(|| stage.ask_from_terminal(&broker, "127.0.0.2"));
+        // Two wait for the run that is under way.
+        broker.wait_for_log("joins the login that is under way");
+        stage.home.write("plugin/over", "");
+        assert_eq!(background.join().unwrap().code(), Some(1));
+        person.join().unwrap()
+    });
+    assert_eq!(person.code(), Some(0), "{person:?}");
+    assert_eq!(plugin.variable_of(1, "EPITHET_INTERACTIVE").as_deref(), Some("0"));
+    assert_eq!(plugin.variable_of(2, "EPITHET_INTERACTIVE").as_deref(), Some("1"));
+    assert_eq!(plugin.runs(), 2);
+}
+
+#[test]
 fn epithet_login_in_a_terminal_does_not_wait_either() {
     let ca = FakeCa::start(|_| certificate());
     let stage = Stage::new(&ca.public_line());

@@ -53,6 +53,29 @@ fn with_sixty_four_descriptors_agents_leave_enough_for_logins_and_requests() {
 }
 
 #[test]
+fn a_plugin_has_the_limit_of_open_files_that_the_broker_was_started_with() {
+    let ca = FakeCa::start(|_| certificate());
+    let stage = Stage::new(&ca.public_line());
+    let plugin = Plugin::write(
+        &stage.home,
+        r#"ulimit -Sn > "$folder/soft"; ulimit -Hn > "$folder/hard"; printf token"#,
+    );
+    let agent = stage.agent(&ca.url(), plugin.command(), []);
+    let broker = start_after("ulimit -Sn 200; ulimit -Hn 2048; exec", &agent);
+    output(stage.log_in("127.0.0.1"));
+    let limit = |name: &str| std::fs::read_to_string(stage.home.join(format!("plugin/{name}"))).unwrap();
+    assert_eq!((limit("soft").trim(), limit("hard").trim()), ("200", "2048"));
+    // The broker itself has raised its own.
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", stage.inspect(&broker)["pid"])).unwrap();
+    let open_files = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"))
+        .unwrap();
+    let words: Vec<_> = open_files.split_whitespace().collect();
+    assert_eq!(words[3..5], ["2048", "2048"], "{open_files}");
+}
+
+#[test]
 fn secrets_are_locked_in_memory_as_far_as_the_limit_goes_and_inspect_says_how_far() {
     let user = TestUser::ordinary().unwrap_or_else(TestUser::current);
     let ca = FakeCa::start(|_| certificate());

@@ -55,6 +55,11 @@ impl Site {
 
     /// A host that trusts this CA, and `other_key` for all that Epithet does not do.
     pub(crate) fn host(&self, other_key: &KeyPair) -> Sshd {
+        self.host_with(other_key, SshdSettings::default())
+    }
+
+    /// The same with more settings.
+    pub(crate) fn host_with(&self, other_key: &KeyPair, settings: SshdSettings) -> Sshd {
         let addresses: Vec<_> = (2..=LAST_ADDRESS).map(|last| format!("127.0.0.{last}")).collect();
         let sshd = Sshd::start(SshdSettings {
             ca_public_key: Some(self.key.public_line()),
@@ -62,8 +67,9 @@ impl Site {
             more: addresses
                 .iter()
                 .map(|address| format!("ListenAddress {address}\n"))
+                .chain([settings.more])
                 .collect(),
-            ..SshdSettings::default()
+            ..settings
         });
         for address in addresses {
             sshd.wait_for_log(&format!("Server listening on {address} port"));

@@ -81,6 +81,43 @@ fn a_person_whose_certificate_is_denied_goes_on_with_their_own_agent_unless_they
 }
 
 #[test]
+fn an_ssh_that_cannot_bind_is_sent_to_the_persons_own_agent_when_its_certificate_is_denied() {
+    let mut story = Story::begin();
+    let token = story.laptop.home.write("token", "nobody");
+    let script = format!("#!/bin/sh\nexec cat '{}'\n", token.display());
+    let plugin = epithet_testkit::plugin_script(story.laptop.home.path(), "denied", &script);
+    story.plugin = plugin.display().to_string();
+    // To the broker the ssh that is here is an old one.
+    let old = "#!/bin/sh\necho 'OpenSSH_8.4p1 Debian-5+deb11u3' >&2\n";
+    let old = epithet_testkit::plugin_script(story.laptop.home.path(), "ssh", old);
+    let path = format!(
+        "{}:{}",
+        old.parent().unwrap().display(),
+        std::env::var("PATH").unwrap()
+    );
+    let mut agent = story.laptop.agent(story.site.url(), &story.plugin);
+    agent.arg("--match=127.0.0.*").env("PATH", path);
+    let broker = crate::laptop::start(agent);
+    let (_agent, socket) = own_agent(&story);
+    let user = story.laptop.home.user().name().to_owned();
+
+    let finished = ssh(&story, &socket, &user);
+
+    assert_eq!(finished.stdout, "logged in\n", "{}", finished.stderr);
+    assert!(
+        finished.stderr.contains("epithet: "),
+        "the denial is said: {}",
+        finished.stderr
+    );
+    let agents = story.laptop.inspect(&broker)["agents"].clone();
+    assert_eq!(
+        agents.as_array().map(Vec::len),
+        Some(0),
+        "ssh was told to use its own: {agents}"
+    );
+}
+
+#[test]
 fn with_a_certificate_the_own_agent_is_not_needed_and_a_broken_one_hinders_nobody() {
     let story = Story::begin();
     let broker = story.broker_with(["--match=127.0.0.*", "--chain=always"]);

@@ -4,7 +4,7 @@ use crate::fake_ca::FakeCa;
 use crate::laptop::{Laptop, start};
 use crate::support::{Story, ask};
 use epithet_ssh::CaKey;
-use epithet_testkit::{DEADLINE, Sshd, SshdSettings, plugin_script, wait_until};
+use epithet_testkit::{DEADLINE, Finished, Sshd, SshdSettings, plugin_script, wait_until};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,4 +98,27 @@ fn a_certificate_in_use_is_renewed_before_its_end_when_that_is_asked_for() {
     assert_eq!(renewed["socketPath"], first["socketPath"]);
     assert!(ca.asked().len() >= 2);
     laptop.log_in("127.0.0.1");
+}
+
+#[test]
+fn a_certificate_that_nobody_logs_in_with_is_not_renewed_however_often_it_is_looked_at() {
+    let key = Arc::new(CaKey::generate_ed25519().unwrap());
+    let ca = FakeCa::certifying(&key, Duration::from_secs(14));
+    let laptop = Laptop::new();
+    let sshd = Sshd::start(SshdSettings::default());
+    laptop.knows(&sshd, "");
+    let plugin = plugin_script(laptop.home.path(), "plugin", "#!/bin/sh\necho token\n");
+    let mut command = laptop.agent(&ca.url(), &plugin.display().to_string());
+    command.args(["--match", "127.0.0.*", "--renew"]);
+    let broker = start(command);
+    laptop.run_ssh(["-G", "127.0.0.1"]).success();
+    let agent = laptop.inspect(&broker)["agents"][0]["socketPath"].clone();
+    let listed = || {
+        let mut list = laptop.home.command("ssh-add");
+        list.arg("-L").env("SSH_AUTH_SOCK", agent.as_str().unwrap());
+        Finished::of(list, DEADLINE).stdout.contains("ed25519-cert-v01")
+    };
+    assert!(listed(), "{}", broker.log());
+    wait_until(DEADLINE, || (!listed()).then_some(())).expect("it ends");
+    assert_eq!(ca.asked().len(), 1);
 }

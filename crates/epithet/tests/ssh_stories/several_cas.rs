@@ -124,6 +124,28 @@ fn a_ca_that_fails_is_followed_by_the_next_and_asked_again_when_it_answers_anyth
 }
 
 #[test]
+fn a_ca_that_declines_for_now_is_well_and_another_one_is_asked_while_it_rests() {
+    let key = key();
+    let busy = FakeCa::start(|asked| match asked.method.as_str() {
+        "GET" => answer("200 OK", "", "ssh-ed25519 AAAA"),
+        _ => answer("429 Too Many Requests", "retry-after: 45\r\n", "too many of you"),
+    });
+    let well = FakeCa::certifying(&key, LIFE);
+    let scene = Scene::new(&key);
+    let broker = scene.broker(&[busy.url(), format!("priority=1:{}", well.url())], &[]);
+    assert_eq!(scene.ssh().success().stdout, "logged in\n");
+    assert_eq!((busy.asked().len(), well.asked().len()), (1, 1));
+    let state = scene.ca(&broker, 0);
+    assert_eq!(state["state"], "resting", "{state}");
+    assert!(
+        state["lastError"].as_str().unwrap().contains("too many of you"),
+        "{state}"
+    );
+    scene.laptop.run_ssh(["-p", "1", "127.0.0.1", "true"]);
+    assert_eq!((busy.asked().len(), well.asked().len()), (1, 2));
+}
+
+#[test]
 fn a_denial_is_an_answer_and_no_other_ca_is_asked() {
     let key = key();
     let strict = FakeCa::start(|asked| match asked.method.as_str() {

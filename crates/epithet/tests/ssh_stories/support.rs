@@ -32,12 +32,17 @@ impl Story {
 
     /// A story of `user`.
     pub(crate) fn of(user: &TestUser) -> Self {
+        Self::with_life(user, "5m")
+    }
+
+    /// A story of `user` whose certificates live for `life`.
+    pub(crate) fn with_life(user: &TestUser, life: &str) -> Self {
         let settings = Settings {
             id_token_life: TOKEN_LIFE,
             ..Settings::default()
         };
         let provider = DevProvider::start(settings).expect("a loopback port is free");
-        let site = Site::start(provider.issuer(), "5m");
+        let site = Site::start(provider.issuer(), life);
         let laptop = Laptop::of(user);
         let token = laptop
             .home
@@ -84,6 +89,16 @@ impl Story {
         );
         plugin_script(self.laptop.home.path(), "epithet-match", &script);
         seen
+    }
+
+    /// Waits until no agent of the broker has a certificate that has not ended.
+    pub(crate) fn wait_for_expiry(&self, broker: &Broker) {
+        let ended = wait_until(DEADLINE, || {
+            let agents = self.laptop.inspect(broker)["agents"].clone();
+            let agents = agents.as_array().expect("a list of agents");
+            agents.iter().all(|agent| agent["state"] != "ready").then_some(())
+        });
+        ended.expect("certificates end");
     }
 
     /// How often the plugin was run.

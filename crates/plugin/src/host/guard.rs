@@ -6,7 +6,6 @@
 //! broker's end: the guard then ends the groups that are still listed, and itself.
 
 use super::group::has_living_member;
-use crate::fd::start_clean;
 use epithet_wire::limits::PLUGIN_KILL_AFTER;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use rustix::process::{Pid, Signal, getpid, kill_process_group};
@@ -164,7 +163,7 @@ impl Guard {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .current_dir("/");
-        start_clean(&mut command, 3, || {});
+        super::start_cleanly(&mut command);
         let process = command.spawn()?;
         tracing::debug!(process = process.id(), "plugin_guard.started");
         Ok((process, ours))

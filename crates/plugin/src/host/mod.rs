@@ -10,6 +10,7 @@ mod directive;
 mod error;
 mod group;
 mod guard;
+mod open_files;
 mod progress;
 mod run;
 mod runner;
@@ -21,14 +22,22 @@ pub use command::{CommandError, PluginCommand};
 pub use directive::Directive;
 pub use error::{Evidence, RunError};
 pub use guard::{Guard, guard_main};
+pub use open_files::raise_open_files;
 #[doc(hidden)]
 pub use progress::through;
 pub use progress::{Progress, ProgressFeed, ProgressSink, progress_channel};
 pub use runner::{Farewell, Observation, Reply, RunLimits, Runner};
 pub use streams::{Exit, Stream, Transcript};
 
+pub(crate) use open_files::restoration;
 pub(crate) use stdin::Stdin;
 pub(crate) use streams::contains;
+
+/// Has a command start as plugins do, but for their streams: in a session of its own, with default signals and the limit of open
+/// files that this process was started with, and with no descriptor but the three standard ones.
+pub fn start_cleanly(command: &mut std::process::Command) {
+    crate::fd::start_clean(command, 3, || {});
+}
 
 const _: () = {
     assert!(crate::STATE_MAX == epithet_wire::limits::PLUGIN_STATE_MAX);

@@ -8,7 +8,6 @@ use epithet_broker::RunDir;
 use epithet_wire::broker::{Empty, Inspection, Request};
 use epithet_wire::display::sanitize_line;
 use epithet_wire::format_duration;
-use epithet_wire::limits::TOKEN_REUSE;
 use jiff::Timestamp;
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -104,13 +103,10 @@ fn look(options: &StatusOptions) -> anyhow::Result<Status> {
 }
 
 fn living(inspection: &Inspection) -> Living {
-    let age = inspection
-        .login
-        .token_since
-        .map(|since| elapsed(since, Timestamp::now()));
+    let login = &inspection.login;
     let cas = inspection.ca_endpoints.iter().map(|ca| Ca {
         url: ca.url.clone(),
-        healthy: ca.state == "closed",
+        healthy: matches!(ca.state.as_str(), "closed" | "resting"),
         last_error: ca.last_error.clone(),
     });
     Living {
@@ -119,12 +115,12 @@ fn living(inspection: &Inspection) -> Living {
         since: inspection.started_at,
         hosts: inspection.hosts.patterns.clone(),
         hosts_from: inspection.hosts.source.clone(),
-        token: match age {
-            None => TokenAge::None,
-            Some(age) if age < TOKEN_REUSE => TokenAge::Fresh,
-            Some(_) => TokenAge::Spent,
+        token: match (login.token, login.token_serves) {
+            (false, _) => TokenAge::None,
+            (true, true) => TokenAge::Fresh,
+            (true, false) => TokenAge::Spent,
         },
-        login_error: inspection.login.last_error.clone(),
+        login_error: login.last_error.clone(),
         agents: inspection.agents.len(),
         cas: cas.collect(),
     }

@@ -1,7 +1,7 @@
 //! The ssh of this machine, asked what it would do and had try it.
 
 use anyhow::{Context, bail};
-use epithet_match::DRY_RUN;
+use epithet_wire::broker::DRY_RUN;
 use epithet_wire::limits::{DOCTOR_PRINT, DOCTOR_TRY};
 use std::collections::HashMap;
 use std::path::PathBuf;
