@@ -63,7 +63,7 @@ pub const SSH_PRINT_DEADLINE: Duration = Duration::from_secs(2);
 /// What it may print: about a hundred lines, and those of the person's that may be repeated.
 pub const SSH_PRINT_MAX: usize = 256 * 1024;
 /// `ssh -G` at once; more wait for their turn.
-pub const SSH_PRINTS: usize = 4;
+pub const SSH_PRINTS: usize = 2;
 /// The asking ssh's command line and environment, each, as the kernel gives them.
 pub const SSH_WORDS_MAX: usize = 1024 * 1024;
 /// How long `ssh -V` may take to say its version.
