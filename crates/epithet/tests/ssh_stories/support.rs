@@ -77,13 +77,13 @@ impl Story {
         start(command)
     }
 
-    /// Gives the person copies of the programs, the small one watched: each time ssh runs it, its arguments become a
-    /// line of the returned file.
+    /// Gives the person copies of the programs, the small one watched: each time ssh asks by it, its arguments become a
+    /// line of the returned file. The broker's own `ssh -G` asks nothing.
     pub(crate) fn watch_matches(&mut self) -> PathBuf {
         self.laptop.program = self.laptop.home.install(Path::new(EPITHET));
         let seen = self.laptop.home.join("matches");
         let script = format!(
-            "#!/bin/sh\necho \"$*\" >> '{}'\nexec '{}' \"$@\"\n",
+            "#!/bin/sh\n[ -n \"$EPITHET_MATCH_DRY_RUN\" ] || echo \"$*\" >> '{}'\nexec '{}' \"$@\"\n",
             seen.display(),
             env!("CARGO_BIN_EXE_epithet-match")
         );
