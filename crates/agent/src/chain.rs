@@ -14,7 +14,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use epithet_ssh::encoding::{Malformed, Put, Reader};
+use epithet_ssh::agent_wire::{IDENTITIES_ANSWER, REQUEST_IDENTITIES, SIGN_RESPONSE, framed, read_identities};
+use epithet_ssh::encoding::{Malformed, Reader};
 use epithet_wire::Principal;
 use epithet_wire::limits::{AGENT_FRAME_MAX, CHAINED_KEYS_MAX, CHAINED_LIST_DEADLINE, CHAINED_SIGN_DEADLINE};
 use tokio::net::UnixStream;
@@ -26,13 +27,6 @@ use crate::frame;
 use crate::message::{Identity, SignRequest};
 use crate::session::Session;
 use crate::userauth::{Userauth, is_sshsig};
-
-/// `SSH_AGENTC_REQUEST_IDENTITIES`.
-const REQUEST_IDENTITIES: u8 = 11;
-/// `SSH_AGENT_IDENTITIES_ANSWER`.
-const IDENTITIES_ANSWER: u8 = 12;
-/// `SSH_AGENT_SIGN_RESPONSE`.
-const SIGN_RESPONSE: u8 = 14;
 
 /// When the other agent's keys are offered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -172,9 +166,7 @@ impl Chained {
 
 /// One request and its answer.
 async fn exchange(stream: &mut UnixStream, message: &[u8]) -> io::Result<Vec<u8>> {
-    let mut framed = Vec::with_capacity(message.len() + 4);
-    framed.put_string(message);
-    frame::write(stream, &framed).await?;
+    frame::write(stream, &framed(|frame| frame.extend_from_slice(message))).await?;
     let mut answer = Vec::new();
     if frame::read(stream, &mut answer).await? {
         Ok(answer)
@@ -242,10 +234,8 @@ fn identities(answer: &[u8]) -> Result<Vec<Identity>, Malformed> {
     if reader.u8()? != IDENTITIES_ANSWER {
         return Ok(Vec::new());
     }
-    let count = usize::try_from(reader.u32()?).unwrap_or(usize::MAX);
     let (mut keys, mut size) = (Vec::new(), 0);
-    for _ in 0..count {
-        let (blob, comment) = (reader.string()?, reader.string()?);
+    read_identities(reader, |blob, comment| {
         size += blob.len() + comment.len() + 8;
         // Half of a frame leaves room for the certificate in front.
         if keys.len() < CHAINED_KEYS_MAX && size <= AGENT_FRAME_MAX / 2 {
@@ -254,23 +244,21 @@ fn identities(answer: &[u8]) -> Result<Vec<Identity>, Malformed> {
                 comment: comment.to_vec(),
             });
         }
-    }
-    reader.finish()?;
+        Ok(())
+    })?;
     Ok(keys)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use epithet_ssh::agent_wire::put_identities;
     use proptest::prelude::*;
 
     fn answer(keys: usize) -> Vec<u8> {
-        let mut answer = vec![IDENTITIES_ANSWER];
-        answer.put_u32(u32::try_from(keys).unwrap());
-        for number in 0..keys {
-            answer.put_string(format!("key {number}"));
-            answer.put_string(b"\xff comment");
-        }
+        let blobs: Vec<_> = (0..keys).map(|number| format!("key {number}")).collect();
+        let mut answer = Vec::new();
+        put_identities(&mut answer, blobs.iter().map(|blob| (blob.as_bytes(), &b"\xff comment"[..])));
         answer
     }
 

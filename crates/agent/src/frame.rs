@@ -1,36 +1,12 @@
 //! The agent protocol's framing (RFC 9987 section 3): four bytes of length, then the message.
-//!
-//! The length is checked before anything is allocated for it (CVE-2026-46673 is an agent that did not).
 
 use std::io;
 
-use epithet_wire::limits::{AGENT_FRAME_MAX, AGENT_PARTIAL_FRAME};
+use epithet_wire::limits::AGENT_PARTIAL_FRAME;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
-/// A connection that sends this is closed: where the next frame begins is not known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum FrameError {
-    /// A message has at least its type.
-    #[error("a frame of length 0")]
-    Empty,
-    /// More than any message of the protocol needs.
-    #[error("a frame of {0} bytes; at most {AGENT_FRAME_MAX} are allowed")]
-    TooLarge(u32),
-}
-
-/// The size of the message that follows a length field.
-///
-/// # Errors
-/// [`FrameError`] when it is zero or more than [`AGENT_FRAME_MAX`].
-pub fn length(field: [u8; 4]) -> Result<usize, FrameError> {
-    let length = u32::from_be_bytes(field);
-    match usize::try_from(length) {
-        Ok(0) => Err(FrameError::Empty),
-        Ok(length) if length <= AGENT_FRAME_MAX => Ok(length),
-        _ => Err(FrameError::TooLarge(length)),
-    }
-}
+pub use epithet_ssh::agent_wire::{FrameError, length};
 
 /// Reads one message into `message`. `Ok(false)` is the end of the connection between two messages.
 ///
@@ -62,15 +38,6 @@ pub(crate) async fn write(stream: &mut (impl AsyncWrite + Unpin), framed: &[u8])
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_length_is_believed_up_to_the_limit_only() {
-        assert_eq!(length([0, 0, 0, 0]), Err(FrameError::Empty));
-        assert_eq!(length([0, 0, 0, 1]), Ok(1));
-        assert_eq!(length([0, 4, 0, 0]), Ok(AGENT_FRAME_MAX));
-        assert_eq!(length([0, 4, 0, 1]), Err(FrameError::TooLarge(262_145)));
-        assert_eq!(length([0xff; 4]), Err(FrameError::TooLarge(u32::MAX)));
-    }
 
     #[tokio::test]
     async fn frames_arrive_whole_however_they_are_cut() {

@@ -2,31 +2,13 @@
 //!
 //! Decoding is total: whatever a message holds, it becomes a [`Request`], and what is not understood is one too.
 
+use epithet_ssh::agent_wire::{
+    EXTENSION, EXTENSION_FAILURE, EXTENSION_RESPONSE, FAILURE, REMOVE_ALL_IDENTITIES, REMOVE_IDENTITY,
+    REQUEST_IDENTITIES, SIGN_REQUEST, SIGN_RESPONSE, SUCCESS, framed, put_identities,
+};
 use epithet_ssh::encoding::{Malformed, Put, Reader};
 
-/// `SSH_AGENTC_REQUEST_IDENTITIES`.
-const REQUEST_IDENTITIES: u8 = 11;
-/// `SSH_AGENTC_SIGN_REQUEST`.
-const SIGN_REQUEST: u8 = 13;
-/// `SSH_AGENTC_REMOVE_IDENTITY`.
-const REMOVE_IDENTITY: u8 = 18;
-/// `SSH_AGENTC_REMOVE_ALL_IDENTITIES`.
-const REMOVE_ALL_IDENTITIES: u8 = 19;
-/// `SSH_AGENTC_EXTENSION`.
-const EXTENSION: u8 = 27;
-
-/// `SSH_AGENT_FAILURE`.
-const FAILURE: u8 = 5;
-/// `SSH_AGENT_SUCCESS`.
-const SUCCESS: u8 = 6;
-/// `SSH_AGENT_IDENTITIES_ANSWER`.
-const IDENTITIES_ANSWER: u8 = 12;
-/// `SSH_AGENT_SIGN_RESPONSE`.
-const SIGN_RESPONSE: u8 = 14;
-/// `SSH_AGENT_EXTENSION_FAILURE`.
-const EXTENSION_FAILURE: u8 = 28;
-/// `SSH_AGENT_EXTENSION_RESPONSE`.
-const EXTENSION_RESPONSE: u8 = 29;
+pub use epithet_ssh::agent_wire::Identity;
 
 /// The extension that lists extensions (RFC 9987 section 3.8.1).
 const QUERY: &str = "query";
@@ -139,15 +121,6 @@ pub(crate) fn is_session_bind(message: &[u8]) -> bool {
     reader.u8() == Ok(EXTENSION) && reader.string() == Ok(SESSION_BIND.as_bytes())
 }
 
-/// A key in a list.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
-    /// The key, or certificate, as SSH carries it.
-    pub blob: Vec<u8>,
-    /// What `ssh-add -l` shows; another agent's may be any bytes.
-    pub comment: Vec<u8>,
-}
-
 /// What the agent answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
@@ -179,28 +152,16 @@ pub enum Reply {
 impl Reply {
     /// The message with its length in front.
     pub fn frame(&self) -> Vec<u8> {
-        let mut framed = Vec::with_capacity(256);
-        framed.put_nested(|message| match self {
+        framed(|message| match self {
             Self::Failure => message.put_u8(FAILURE),
             Self::Success => message.put_u8(SUCCESS),
             Self::ExtensionFailure => message.put_u8(EXTENSION_FAILURE),
-            Self::NoIdentities => {
-                message.put_u8(IDENTITIES_ANSWER);
-                message.put_u32(0);
-            }
+            Self::NoIdentities => put_identities(message, std::iter::empty()),
             Self::Identity { blob, comment } => {
-                message.put_u8(IDENTITIES_ANSWER);
-                message.put_u32(1);
-                message.put_string(blob);
-                message.put_string(comment);
+                put_identities(message, std::iter::once((&**blob, comment.as_bytes())));
             }
             Self::Identities(keys) => {
-                message.put_u8(IDENTITIES_ANSWER);
-                message.put_u32(u32::try_from(keys.len()).unwrap_or(0));
-                for key in keys {
-                    message.put_string(&key.blob);
-                    message.put_string(&key.comment);
-                }
+                put_identities(message, keys.iter().map(|key| (&*key.blob, &*key.comment)));
             }
             Self::Relayed(answer) => message.extend_from_slice(answer),
             Self::Signature(signature) => {
@@ -214,8 +175,7 @@ impl Reply {
                 message.put_string(QUERY);
                 message.put_string(SESSION_BIND);
             }
-        });
-        framed
+        })
     }
 }
 

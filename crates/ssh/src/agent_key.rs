@@ -16,7 +16,8 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::agent_address::{AgentAddress, AgentKeyName};
-use crate::agent_message::{self, Answer, Identity};
+use crate::agent_message::{self, Answer};
+use crate::agent_wire::{self, Identity, RsaHash};
 use crate::ca_key::{CaPublicKey, CaPublicKeyError};
 use crate::encoding::Malformed;
 use crate::jws::JwsAlgorithm;
@@ -127,10 +128,11 @@ impl AgentKey {
         &self.public
     }
 
-    /// The algorithm of [`AgentKey::sign_jws`]. Agents make no RSA-PSS signatures, so RSA keys have RS512 here.
+    /// The algorithm of [`AgentKey::sign_jws`]. Agents make no RSA-PSS signatures, so RSA keys have RS256 here: the one
+    /// that most JWT libraries know of those that agents can make.
     pub fn jws_algorithm(&self) -> JwsAlgorithm {
         match self.public.jws_algorithm() {
-            JwsAlgorithm::Ps256 => JwsAlgorithm::Rs512,
+            JwsAlgorithm::Ps256 => JwsAlgorithm::Rs256,
             other => other,
         }
     }
@@ -140,16 +142,21 @@ impl AgentKey {
     /// # Errors
     /// [`AgentError`]: the agent is not there, refuses, or its signature does not hold.
     pub async fn sign(&self, message: &[u8]) -> Result<Vec<u8>, AgentError> {
-        let signed = self.sign_once(message).await;
+        self.sign_with(message, RsaHash::Sha512).await
+    }
+
+    async fn sign_with(&self, message: &[u8], hash: RsaHash) -> Result<Vec<u8>, AgentError> {
+        let signed = self.sign_once(message, hash).await;
         let failure = signed.as_ref().err().cloned();
         *lock(&self.failed) = failure.map(|error| (Instant::now(), error));
         signed
     }
 
-    async fn sign_once(&self, message: &[u8]) -> Result<Vec<u8>, AgentError> {
-        let request = agent_message::sign_request(self.public.blob(), message, self.public.is_rsa());
+    async fn sign_once(&self, message: &[u8], hash: RsaHash) -> Result<Vec<u8>, AgentError> {
+        let flags = if self.public.is_rsa() { hash.flag() } else { 0 };
+        let request = agent_message::sign_request(self.public.blob(), message, flags);
         match self.agent.ask(&request).await? {
-            Answer::Signature(signature) if self.public.verify_own(message, &signature) => Ok(signature),
+            Answer::Signature(signature) if self.public.verify_own(message, &signature, hash) => Ok(signature),
             Answer::Signature(_) => Err(AgentError::Signature(self.agent.socket.clone())),
             Answer::Failure => Err(AgentError::Refused(self.agent.socket.clone())),
             Answer::Identities(_) => Err(self.agent.garbled(&"keys instead of a signature")),
@@ -161,7 +168,7 @@ impl AgentKey {
     /// # Errors
     /// As [`AgentKey::sign`].
     pub async fn sign_jws(&self, signing_input: &[u8]) -> Result<Vec<u8>, AgentError> {
-        let signature = self.sign(signing_input).await?;
+        let signature = self.sign_with(signing_input, RsaHash::Sha256).await?;
         self.public
             .jws_form(&signature)
             .map_err(|error: Malformed| self.agent.garbled(&error))
@@ -195,7 +202,7 @@ impl AgentKey {
 fn choose(identities: &[Identity], name: &AgentKeyName, socket: &Path) -> Result<CaPublicKey, AgentError> {
     let is_it = |identity: &&Identity| match name {
         AgentKeyName::Fingerprint(wanted) => fingerprint(&identity.blob) == *wanted,
-        AgentKeyName::Comment(comment) => identity.comment == *comment,
+        AgentKeyName::Comment(comment) => identity.comment == comment.as_bytes(),
     };
     let mut found = identities.iter().filter(is_it);
     match (found.next(), found.next(), name) {
@@ -228,7 +235,7 @@ fn held(identities: &[Identity]) -> String {
             format!(
                 "{} ({})",
                 fingerprint(&identity.blob),
-                sanitize_line(&identity.comment, 64)
+                sanitize_line(&String::from_utf8_lossy(&identity.comment), 64)
             )
         })
         .collect();
@@ -278,9 +285,8 @@ impl Agent {
         stream.write_all(request).await?;
         let mut field = [0; 4];
         stream.read_exact(&mut field).await?;
-        let length = agent_message::length(field).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidData, "its message has an impossible length")
-        })?;
+        let length =
+            agent_wire::length(field).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         let mut message = vec![0; length];
         stream.read_exact(&mut message).await?;
         lock(&self.idle).push(stream);

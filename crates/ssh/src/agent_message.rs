@@ -1,25 +1,12 @@
 //! What a client and an ssh-agent say to each other (RFC 9987), as far as somebody needs it who has one key there.
 
-use epithet_wire::limits::AGENT_FRAME_MAX;
-
+use crate::agent_wire::{
+    FAILURE, IDENTITIES_ANSWER, Identity, REQUEST_IDENTITIES, SIGN_REQUEST, SIGN_RESPONSE, framed, read_identities,
+};
 use crate::encoding::{Malformed, Put, Reader};
 
-const FAILURE: u8 = 5;
-const REQUEST_IDENTITIES: u8 = 11;
-const IDENTITIES_ANSWER: u8 = 12;
-const SIGN_REQUEST: u8 = 13;
-const SIGN_RESPONSE: u8 = 14;
-/// `SSH_AGENT_RSA_SHA2_512`; without it an agent signs with SHA-1.
-const RSA_SHA2_512: u32 = 4;
 /// Keys that are believed in one answer, as OpenSSH's own client does.
-const IDENTITIES_MAX: u32 = 2048;
-
-/// A key that an agent holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Identity {
-    pub(crate) blob: Vec<u8>,
-    pub(crate) comment: String,
-}
+const IDENTITIES_MAX: usize = 2048;
 
 /// An answer that we have a use for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,26 +23,14 @@ pub(crate) fn list_request() -> Vec<u8> {
     framed(|message| message.put_u8(REQUEST_IDENTITIES))
 }
 
-/// Asks for a signature by the key with this blob; framed. Keys other than RSA take no flag.
-pub(crate) fn sign_request(blob: &[u8], message: &[u8], is_rsa: bool) -> Vec<u8> {
+/// Asks for a signature by the key with this blob; framed. `flags` is how an RSA key shall sign, and 0 for others.
+pub(crate) fn sign_request(blob: &[u8], message: &[u8], flags: u32) -> Vec<u8> {
     framed(|request| {
         request.put_u8(SIGN_REQUEST);
         request.put_string(blob);
         request.put_string(message);
-        request.put_u32(if is_rsa { RSA_SHA2_512 } else { 0 });
+        request.put_u32(flags);
     })
-}
-
-fn framed(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
-    let mut frame = Vec::with_capacity(1024);
-    frame.put_nested(write);
-    frame
-}
-
-/// The size of the message that follows a length field; none that is zero or more than [`AGENT_FRAME_MAX`].
-pub(crate) fn length(field: [u8; 4]) -> Option<usize> {
-    let length = usize::try_from(u32::from_be_bytes(field)).ok()?;
-    (1..=AGENT_FRAME_MAX).contains(&length).then_some(length)
 }
 
 /// Reads an agent's message, without its length.
@@ -65,18 +40,18 @@ pub(crate) fn parse(message: &[u8]) -> Result<Answer, Malformed> {
         FAILURE => Answer::Failure,
         SIGN_RESPONSE => Answer::Signature(reader.string()?.to_vec()),
         IDENTITIES_ANSWER => {
-            let count = reader.u32()?;
-            if count > IDENTITIES_MAX {
-                return Err(Malformed::Value);
-            }
             let mut identities = Vec::new();
-            for _ in 0..count {
+            read_identities(reader, |blob, comment| {
+                if identities.len() == IDENTITIES_MAX {
+                    return Err(Malformed::Value);
+                }
                 identities.push(Identity {
-                    blob: reader.string()?.to_vec(),
-                    comment: String::from_utf8_lossy(reader.string()?).into_owned(),
+                    blob: blob.to_vec(),
+                    comment: comment.to_vec(),
                 });
-            }
-            Answer::Identities(identities)
+                Ok(())
+            })?;
+            return Ok(Answer::Identities(identities));
         }
         _ => return Err(Malformed::Value),
     };
@@ -87,27 +62,30 @@ pub(crate) fn parse(message: &[u8]) -> Result<Answer, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent_wire::put_identities;
     use proptest::prelude::*;
 
     #[test]
     fn requests_have_the_bytes_of_the_protocol() {
         assert_eq!(list_request(), [0, 0, 0, 1, 11]);
         assert_eq!(
-            sign_request(b"k", b"mm", true),
+            sign_request(b"k", b"mm", 4),
             [
                 0, 0, 0, 16, 13, 0, 0, 0, 1, b'k', 0, 0, 0, 2, b'm', b'm', 0, 0, 0, 4
             ]
         );
-        assert_eq!(sign_request(b"k", b"", false)[17..], [0]);
+        assert_eq!(sign_request(b"k", b"", 0)[17..], [0]);
     }
 
     #[test]
-    fn a_length_is_believed_up_to_the_limit_only() {
-        assert_eq!(length([0; 4]), None);
-        assert_eq!(length([0, 0, 0, 1]), Some(1));
-        assert_eq!(length([0, 4, 0, 0]), Some(AGENT_FRAME_MAX));
-        assert_eq!(length([0, 4, 0, 1]), None);
-        assert_eq!(length([0xff; 4]), None);
+    fn no_more_keys_are_believed_than_openssh_believes() {
+        let list = |count: usize| {
+            let mut answer = Vec::new();
+            put_identities(&mut answer, (0..count).map(|_| (&b"k"[..], &b""[..])));
+            parse(&answer)
+        };
+        assert!(matches!(list(IDENTITIES_MAX), Ok(Answer::Identities(keys)) if keys.len() == IDENTITIES_MAX));
+        assert_eq!(list(IDENTITIES_MAX + 1), Err(Malformed::Value));
     }
 
     #[test]
@@ -117,7 +95,7 @@ mod tests {
         let one = [12, 0, 0, 0, 1, 0, 0, 0, 1, 9, 0, 0, 0, 2, b'c', b'a'];
         let identity = Identity {
             blob: vec![9],
-            comment: "ca".into(),
+            comment: b"ca".to_vec(),
         };
         assert_eq!(parse(&one), Ok(Answer::Identities(vec![identity])));
         for bad in [
@@ -126,7 +104,6 @@ mod tests {
             &[6],
             &[14, 0, 0, 0, 2, 7],
             &one[..15],
-            &[12, 0, 0, 8, 1],
         ] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }

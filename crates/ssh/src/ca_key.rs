@@ -4,11 +4,12 @@ use std::fmt;
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair,
-    RSA_PKCS1_SHA512, RSA_PSS_SHA256, RsaEncoding, RsaKeyPair,
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair,
+    Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RsaEncoding, RsaKeyPair,
 };
 use epithet_wire::SecretBytes;
 
+use crate::agent_wire::RsaHash;
 use crate::ca_key_format::{self, CaKeyFormatError};
 use crate::encoding::{Malformed, Put, Reader};
 use crate::jws::JwsAlgorithm;
@@ -16,7 +17,7 @@ use crate::line::{self, LineError};
 use crate::public_key::{Curve, KeyFormatError, PublicKey, ecdsa_mpints};
 use crate::subject::NoRandomness;
 
-/// A private key that signs certificates: ed25519, ecdsa on P-256 or P-384, or rsa of 2048 to 8192 bits.
+/// A private key that signs certificates: ed25519, ecdsa on P-256, P-384 or P-521, or rsa of 2048 to 8192 bits.
 ///
 /// All signing is aws-lc's; the key stays inside it and is overwritten when it is freed.
 pub struct CaKey {
@@ -125,8 +126,7 @@ impl CaKey {
     pub fn jws_algorithm(&self) -> JwsAlgorithm {
         match &self.pair {
             Pair::Ed25519(_) => JwsAlgorithm::EdDsa,
-            Pair::Ecdsa(Curve::P256, _) => JwsAlgorithm::Es256,
-            Pair::Ecdsa(..) => JwsAlgorithm::Es384,
+            Pair::Ecdsa(curve, _) => curve.jws_algorithm(),
             Pair::Rsa(_) => JwsAlgorithm::Ps256,
         }
     }
@@ -146,12 +146,12 @@ impl CaKey {
             .map_err(|_| SigningError)
     }
 
-    /// The pair of a curve that a CA key may be on.
+    /// A pair on this curve; none when the halves do not belong together.
     pub(crate) fn ecdsa_pair(curve: Curve, private: &[u8], point: &[u8]) -> Option<EcdsaKeyPair> {
         let scheme = match curve {
             Curve::P256 => &ECDSA_P256_SHA256_FIXED_SIGNING,
             Curve::P384 => &ECDSA_P384_SHA384_FIXED_SIGNING,
-            Curve::P521 => return None,
+            Curve::P521 => &ECDSA_P521_SHA512_FIXED_SIGNING,
         };
         EcdsaKeyPair::from_private_key_and_public_key(scheme, private, point).ok()
     }
@@ -201,7 +201,7 @@ pub enum CaPublicKeyError {
     Key(#[from] KeyFormatError),
     /// A key of a type that cannot be a CA's.
     #[error(
-        "the CA's public key is of type {0}; a CA key is ed25519, ecdsa on nistp256 or nistp384, or rsa of 2048 to 8192 bits"
+        "the CA's public key is of type {0}; a CA key is ed25519, ecdsa on nistp256, nistp384 or nistp521, or rsa of 2048 to 8192 bits"
     )]
     Type(&'static str),
 }
@@ -220,7 +220,7 @@ impl CaPublicKey {
         let key = PublicKey::parse(blob)?;
         let is_ca_type = match &key {
             PublicKey::Ed25519 { .. } => true,
-            PublicKey::Ecdsa { curve, .. } => *curve != Curve::P521 && key.is_on_curve(),
+            PublicKey::Ecdsa { .. } => key.is_on_curve(),
             PublicKey::Rsa { modulus, .. } => (2048..=8192).contains(&PublicKey::rsa_bits(modulus)),
             PublicKey::SkEd25519 { .. } | PublicKey::SkEcdsa { .. } => false,
         };
@@ -250,13 +250,10 @@ impl CaPublicKey {
         line::fingerprint(&self.blob)
     }
 
-    /// The JWS algorithm of tokens that this key signs, unless it is an RSA key in an agent, which signs with RS512.
+    /// The JWS algorithm of tokens that this key signs, unless it is an RSA key in an agent, which signs with RS256.
     pub fn jws_algorithm(&self) -> JwsAlgorithm {
         match self.key() {
-            PublicKey::Ecdsa {
-                curve: Curve::P256, ..
-            } => JwsAlgorithm::Es256,
-            PublicKey::Ecdsa { .. } => JwsAlgorithm::Es384,
+            PublicKey::Ecdsa { curve, .. } => curve.jws_algorithm(),
             PublicKey::Rsa { .. } => JwsAlgorithm::Ps256,
             _ => JwsAlgorithm::EdDsa,
         }
@@ -265,7 +262,7 @@ impl CaPublicKey {
     /// The algorithm named `name`, if a token signed by this key may name it.
     pub fn jws_algorithm_named(&self, name: &str) -> Option<JwsAlgorithm> {
         let own = self.jws_algorithm();
-        let of_agents = (own == JwsAlgorithm::Ps256).then_some(JwsAlgorithm::Rs512);
+        let of_agents = (own == JwsAlgorithm::Ps256).then_some(JwsAlgorithm::Rs256);
         [Some(own), of_agents]
             .into_iter()
             .flatten()
@@ -282,10 +279,10 @@ impl CaPublicKey {
         matches!(self.key(), PublicKey::Rsa { .. })
     }
 
-    /// Whether `signature` is one that this key should make over `message`: RSA with SHA-512 and nothing else.
-    pub(crate) fn verify_own(&self, message: &[u8], signature: &[u8]) -> bool {
+    /// Whether `signature` is one that this key should make over `message`: RSA with this hash and nothing else.
+    pub(crate) fn verify_own(&self, message: &[u8], signature: &[u8], hash: RsaHash) -> bool {
         let algorithm = Reader::new(signature).string();
-        self.verify(message, signature) && (!self.is_rsa() || algorithm == Ok(b"rsa-sha2-512"))
+        self.verify(message, signature) && (!self.is_rsa() || algorithm == Ok(hash.algorithm().as_bytes()))
     }
 
     pub(crate) fn jws_form(&self, signature: &[u8]) -> Result<Vec<u8>, Malformed> {

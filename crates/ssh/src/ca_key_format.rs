@@ -44,7 +44,7 @@ pub enum CaKeyFormatError {
     Cipher(String),
     /// A type that no CA of ours has.
     #[error(
-        "the CA key is of type {0}; make one with: ssh-keygen -t ed25519 (ecdsa with 256 or 384 bits and rsa work too)"
+        "the CA key is of type {0}; make one with: ssh-keygen -t ed25519 (ecdsa and rsa work too)"
     )]
     Type(String),
     /// The size of an RSA key.
@@ -68,6 +68,7 @@ pub(crate) fn decode(
         "ssh-ed25519" => ed25519(&mut reader)?,
         "ecdsa-sha2-nistp256" => ecdsa(Curve::P256, &mut reader)?,
         "ecdsa-sha2-nistp384" => ecdsa(Curve::P384, &mut reader)?,
+        "ecdsa-sha2-nistp521" => ecdsa(Curve::P521, &mut reader)?,
         "ssh-rsa" => rsa(&mut reader)?,
         other => return Err(CaKeyFormatError::Type(other.chars().take(64).collect())),
     };

@@ -5,19 +5,21 @@
 
 use std::fmt;
 
-/// A JWS signature algorithm, wire-compatible with epithet 0.19.
+/// A JWS signature algorithm. Those that epithet 0.19 has too are the same there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum JwsAlgorithm {
     /// Ed25519.
     EdDsa,
     /// RSASSA-PSS with SHA-256.
     Ps256,
-    /// RSASSA-PKCS1-v1_5 with SHA-512, of RSA keys in agents, which know no PSS. Not known to epithet 0.19.
-    Rs512,
+    /// RSASSA-PKCS1-v1_5 with SHA-256, of RSA keys in agents, which know no PSS. epithet 0.19 takes PS256 alone.
+    Rs256,
     /// ECDSA on P-256 with SHA-256.
     Es256,
     /// ECDSA on P-384 with SHA-384.
     Es384,
+    /// ECDSA on P-521 with SHA-512. Not known to epithet 0.19, which has no such CA keys.
+    Es512,
 }
 
 impl JwsAlgorithm {
@@ -26,9 +28,10 @@ impl JwsAlgorithm {
         match self {
             Self::EdDsa => "EdDSA",
             Self::Ps256 => "PS256",
-            Self::Rs512 => "RS512",
+            Self::Rs256 => "RS256",
             Self::Es256 => "ES256",
             Self::Es384 => "ES384",
+            Self::Es512 => "ES512",
         }
     }
 }

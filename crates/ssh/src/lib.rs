@@ -5,7 +5,7 @@
 //! - [`AgentKey`]: a CA key in an ssh-agent, asked for each signature; [`CaSigner`] is either.
 //! - [`CertificateSpec`] makes a [`UserCertificate`]; [`UserCertificate::parse`] reads one, in its exact form only.
 //! - [`verify_host_signature`]: what an agent needs to believe a `session-bind@openssh.com`.
-//! - [`encoding`]: the data types of RFC 4251, shared with the agent protocol.
+//! - [`encoding`]: the data types of RFC 4251, shared with the agent protocol; [`agent_wire`]: what both ends of that share.
 //!
 //! ssh-key opens encrypted private keys; little else of it is used, and it never signs.
 //!
@@ -33,6 +33,7 @@
 mod agent_address;
 mod agent_key;
 mod agent_message;
+pub mod agent_wire;
 mod ca_key;
 mod ca_key_file;
 mod ca_key_format;

@@ -8,7 +8,7 @@
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_FIXED, ED25519,
     EcdsaVerificationAlgorithm, ParsedPublicKey, RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY,
-    RSA_PKCS1_1024_8192_SHA512_FOR_LEGACY_USE_ONLY, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256,
+    RSA_PKCS1_1024_8192_SHA512_FOR_LEGACY_USE_ONLY, RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256,
     RsaPublicKeyComponents,
 };
 
@@ -48,6 +48,15 @@ impl Curve {
             Self::P256 => 32,
             Self::P384 => 48,
             Self::P521 => 66,
+        }
+    }
+
+    /// What a JWS by a key on the curve is signed with (RFC 7518 section 3.4).
+    pub(crate) fn jws_algorithm(self) -> JwsAlgorithm {
+        match self {
+            Self::P256 => JwsAlgorithm::Es256,
+            Self::P384 => JwsAlgorithm::Es384,
+            Self::P521 => JwsAlgorithm::Es512,
         }
     }
 
@@ -283,24 +292,13 @@ impl<'a> PublicKey<'a> {
     pub(crate) fn verify_jws(&self, algorithm: JwsAlgorithm, message: &[u8], signature: &[u8]) -> bool {
         match (self, algorithm) {
             (Self::Ed25519 { point }, JwsAlgorithm::EdDsa) => verify_ed25519(point, message, signature),
-            (
-                Self::Ecdsa {
-                    curve: curve @ Curve::P256,
-                    point,
-                },
-                JwsAlgorithm::Es256,
-            )
-            | (
-                Self::Ecdsa {
-                    curve: curve @ Curve::P384,
-                    point,
-                },
-                JwsAlgorithm::Es384,
-            ) => verify_ecdsa(*curve, point, message, signature),
-            (Self::Rsa { exponent, modulus }, JwsAlgorithm::Ps256 | JwsAlgorithm::Rs512) => {
+            (Self::Ecdsa { curve, point }, algorithm) if algorithm == curve.jws_algorithm() => {
+                verify_ecdsa(*curve, point, message, signature)
+            }
+            (Self::Rsa { exponent, modulus }, JwsAlgorithm::Ps256 | JwsAlgorithm::Rs256) => {
                 let scheme = match algorithm {
                     JwsAlgorithm::Ps256 => &RSA_PSS_2048_8192_SHA256,
-                    _ => &RSA_PKCS1_2048_8192_SHA512,
+                    _ => &RSA_PKCS1_2048_8192_SHA256,
                 };
                 RsaPublicKeyComponents {
                     n: modulus,

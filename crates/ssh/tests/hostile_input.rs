@@ -104,7 +104,7 @@ fn a_key_has_one_form_only() {
 }
 
 #[test]
-fn fido_keys_and_p521_are_never_a_ca() {
+fn fido_keys_and_short_rsa_keys_are_never_a_ca() {
     let fido = line("sk-ssh-ed25519@openssh.com", |blob| {
         blob.put_string([9; 32]);
         blob.put_string("ssh:");

@@ -6,6 +6,9 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use epithet_ssh::encoding::Put;
 use epithet_ssh::{
     CaKey, CaKeyError, CaKeyFormatError, CaPublicKey, CertificateError, CertificateSpec, JwsAlgorithm,
     SubjectKeyError, SubjectPublicKey, UserCertificate, verify_host_signature,
@@ -80,10 +83,11 @@ fn spec(subject: &str) -> CertificateSpec {
     }
 }
 
-const CA_KINDS: [(&str, &str, JwsAlgorithm); 5] = [
+const CA_KINDS: [(&str, &str, JwsAlgorithm); 6] = [
     ("ed25519", "", JwsAlgorithm::EdDsa),
     ("ecdsa", "256", JwsAlgorithm::Es256),
     ("ecdsa", "384", JwsAlgorithm::Es384),
+    ("ecdsa", "521", JwsAlgorithm::Es512),
     ("rsa", "2048", JwsAlgorithm::Ps256),
     ("rsa", "3072", JwsAlgorithm::Ps256),
 ];
@@ -233,7 +237,7 @@ fn a_certificate_with_any_byte_changed_is_refused() {
 #[test]
 fn an_encrypted_ca_key_opens_with_its_passphrase_only() {
     let folder = tempfile::tempdir().unwrap();
-    for (kind, bits) in [("ed25519", ""), ("ecdsa", "384"), ("rsa", "2048")] {
+    for (kind, bits) in [("ed25519", ""), ("ecdsa", "384"), ("ecdsa", "521"), ("rsa", "2048")] {
         let path = make_key(folder.path(), kind, bits, "correct horse");
         let give = |text: &str| Some(SecretBytes::new(text.as_bytes().to_vec()));
         let ca = CaKey::load(&path, || give("correct horse")).unwrap();
@@ -329,6 +333,21 @@ fn a_ca_key_that_others_can_reach_is_refused_with_the_remedy() {
     }
 }
 
+/// What `ssh-keygen -t ed25519-sk` writes, up to the key's type: the rest needs a token to be made.
+fn fido_private() -> String {
+    let mut section = vec![7; 8];
+    section.put_string("sk-ssh-ed25519@openssh.com");
+    let mut content = b"openssh-key-v1\0".to_vec();
+    for text in ["none", "none", ""] {
+        content.put_string(text);
+    }
+    content.put_u32(1);
+    content.put_string("");
+    content.put_string(section);
+    let encoded = STANDARD.encode(content);
+    format!("-----BEGIN OPENSSH PRIVATE KEY-----\n{encoded}\n-----END OPENSSH PRIVATE KEY-----\n")
+}
+
 #[test]
 fn private_keys_in_other_formats_and_of_other_types_are_named() {
     let folder = tempfile::tempdir().unwrap();
@@ -354,10 +373,12 @@ fn private_keys_in_other_formats_and_of_other_types_are_named() {
         problem(&pem),
         CaKeyFormatError::OtherPem("RSA PRIVATE KEY".into())
     );
-    let p521 = make_key(folder.path(), "ecdsa", "521", "");
+    let fido = folder.path().join("fido");
+    fs::write(&fido, fido_private()).unwrap();
+    fs::set_permissions(&fido, fs::Permissions::from_mode(0o600)).unwrap();
     assert_eq!(
-        problem(&p521),
-        CaKeyFormatError::Type("ecdsa-sha2-nistp521".into())
+        problem(&fido),
+        CaKeyFormatError::Type("sk-ssh-ed25519@openssh.com".into())
     );
     let short = make_key(folder.path(), "rsa", "1024", "");
     assert_eq!(problem(&short), CaKeyFormatError::RsaSize(1024));

@@ -64,8 +64,16 @@ impl KeyPair {
     /// # Panics
     /// When `ssh-keygen` fails.
     pub fn fingerprint(&self) -> String {
+        Self::fingerprint_of(&self.public_path())
+    }
+
+    /// The same of any public key in a file.
+    ///
+    /// # Panics
+    /// When `ssh-keygen` fails.
+    pub fn fingerprint_of(public: &Path) -> String {
         let mut command = Command::new("ssh-keygen");
-        command.arg("-lf").arg(self.public_path());
+        command.arg("-lf").arg(public);
         run(command).split(' ').nth(1).unwrap_or_default().to_owned()
     }
 

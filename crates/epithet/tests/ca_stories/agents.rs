@@ -1,6 +1,8 @@
 //! CA keys that an ssh-agent holds.
 
 use crate::office::{Office, Running};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use epithet_testkit::{DEADLINE, Finished, KeyPair, Server, SshAgent, Sshd, SshdSettings, wait_until};
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -8,10 +10,11 @@ use std::path::Path;
 use std::process::Command;
 
 /// The kinds of keys that OpenSSH's agent and a CA have in common, with the algorithm that certificates are signed with.
-const KINDS: [(&str, Option<u32>, &str); 4] = [
+const KINDS: [(&str, Option<u32>, &str); 5] = [
     ("ed25519", None, "ssh-ed25519"),
     ("ecdsa", Some(256), "ecdsa-sha2-nistp256"),
     ("ecdsa", Some(384), "ecdsa-sha2-nistp384"),
+    ("ecdsa", Some(521), "ecdsa-sha2-nistp521"),
     ("rsa", Some(3072), "rsa-sha2-512"),
 ];
 
@@ -57,6 +60,48 @@ fn every_kind_of_key_in_an_agent_signs_certificates_and_the_cas_own_tokens() {
     }
 }
 
+/// The CA's own token, taken from the first request that a CA with this key makes to its policy server.
+fn service_token(office: &Office, key: &str) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let ca = office.ca(&url, ["--key", key]);
+    let asking = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("the CA");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("a head");
+            head.push(byte[0]);
+        }
+        String::from_utf8(head).expect("text")
+    });
+    assert_eq!(ca.ask("alice", &office.question()).status(), 503);
+    let head = asking.join().expect("it was asked");
+    let token = head.lines().find_map(|line| line.strip_prefix("authorization: Bearer "));
+    token.expect("a token").to_owned()
+}
+
+#[test]
+fn the_cas_own_token_by_an_rsa_key_in_an_agent_is_an_rs256_jws_that_openssl_verifies() {
+    let office = Office::new();
+    let agent = SshAgent::start(&office.home.join("agent.sock"));
+    let key = KeyPair::generate_kind(office.home.path(), "ca", "rsa", Some(2048));
+    agent.add(&key);
+    let token = service_token(&office, &agent_key(&agent, "ca"));
+    let (signed, signature) = token.rsplit_once('.').expect("three parts");
+    let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).expect("base64url");
+    let header = signed.split('.').next().expect("a header");
+    assert_eq!(decode(header), br#"{"alg":"RS256"}"#);
+    let signed = office.home.write("signed", signed);
+    let signature = office.home.write("signature", decode(signature));
+    let mut convert = Command::new("ssh-keygen");
+    convert.args(["-e", "-m", "PKCS8", "-f"]).arg(key.public_path());
+    let pem = office.home.write("ca.pem", Finished::of(convert, DEADLINE).success().stdout);
+    let mut openssl = Command::new("openssl");
+    openssl.args(["dgst", "-sha256", "-verify"]).arg(pem).arg("-signature").arg(signature).arg(signed);
+    assert_eq!(Finished::of(openssl, DEADLINE).success().stdout, "Verified OK\n");
+}
+
 #[test]
 fn the_agent_of_the_environment_is_used_when_no_socket_is_named() {
     let office = Office::new();
@@ -96,17 +141,21 @@ fn a_security_module_behind_the_agent_signs() {
 
 #[test]
 fn a_host_lets_in_who_has_a_certificate_by_a_key_in_an_agent() {
+    for (kind, bits) in [("rsa", 2048), ("ecdsa", 521)] {
+        lets_in_with(kind, bits);
+    }
+}
+
+fn lets_in_with(kind: &str, bits: u32) {
     let office = Office::new();
     let agent = SshAgent::start(&office.home.join("agent.sock"));
-    let key = KeyPair::generate_kind(office.home.path(), "ca", "rsa", Some(2048));
+    let key = KeyPair::generate_kind(office.home.path(), "ca", kind, Some(bits));
     agent.add(&key);
-    let ca = office.server(["--ca-key", &agent_key(&agent, "ca")]);
     let user = epithet_testkit::TestUser::current();
     office.home.write(
         ".epithet/rules2.yaml",
         format!("policy: {{defaults: {{allow: {{{}: [admin]}}}}}}\n", user.name()),
     );
-    drop(ca);
     let ca = office.server(["--ca-key", &agent_key(&agent, "ca")]);
     let subject = office.key("me");
     let mut question = office.question();

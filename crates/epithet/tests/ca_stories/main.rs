@@ -7,6 +7,7 @@
 mod http;
 
 mod agents;
+mod fido_keys;
 mod key_files;
 mod office;
 mod operations;

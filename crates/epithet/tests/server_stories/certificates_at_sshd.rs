@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 
-const CA_KINDS: [(&str, Option<u32>); 5] = [
+const CA_KINDS: [(&str, Option<u32>); 6] = [
     ("ed25519", None),
     ("ecdsa", Some(256)),
     ("ecdsa", Some(384)),
+    ("ecdsa", Some(521)),
     ("rsa", Some(2048)),
     ("rsa", Some(4096)),
 ];
