@@ -11,6 +11,9 @@ look_up(), verify a JWT, ask a directory, or call your own service.
 
     policy_server.py --ca-pubkey ca.key.pub --rules rules.json --listen 127.0.0.1:9999
     policy_server.py --ca-pubkey ca.key.pub --rules rules.json --listen unix:///run/epithet/policy.sock
+
+With --reply-key (a file by: openssl genpkey -algorithm ed25519 -out reply.pem) every answer is signed, and a CA that has
+what --show-reply-key prints as its --policy-key believes no others.
 """
 
 import argparse
@@ -38,6 +41,10 @@ class NotTheCa(Exception):
     """The request is not from the CA."""
 
 
+def base64url(content):
+    return base64.urlsafe_b64encode(content).decode().rstrip("=")
+
+
 def unbase64url(text):
     return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
 
@@ -56,7 +63,7 @@ class Ca:
         self.seen, self.lock = {}, threading.Lock()
 
     def verify(self, authorization, method, target, body):
-        """Raises NotTheCa unless this very request was made by the CA, now, and for the first time."""
+        """The request's name (jti). Raises NotTheCa unless the CA made this very request, now, and for the first time."""
         scheme, _, token = (authorization or "").partition(" ")
         try:
             signed, _, signature = token.rpartition(".")
@@ -67,7 +74,7 @@ class Ca:
         if scheme != "Bearer" or header.get("alg") != "EdDSA" or not self.signed(signed.encode(), signature):
             raise NotTheCa("the service token is not signed by a CA that this policy server knows")
         now = int(time.time())
-        digest = base64.urlsafe_b64encode(hashlib.sha256(body).digest()).decode().rstrip("=")
+        digest = base64url(hashlib.sha256(body).digest())
         for claim, is_right in [
             ("iss", claims.get("iss") == self.fingerprint),
             ("aud", claims.get("aud") == "epithet-policy"),
@@ -80,6 +87,7 @@ class Ca:
         ]:
             if not is_right:
                 raise NotTheCa(f"the service token's {claim} is wrong")
+        return claims["jti"]
 
     def signed(self, message, signature):
         with tempfile.TemporaryDirectory() as folder:
@@ -97,6 +105,34 @@ class Ca:
                 return False
             self.seen[jti] = now + LIFE_MAX + 2 * LEEWAY
             return True
+
+
+class ReplyKey:
+    """The key that answers are signed with; openssl keeps it."""
+
+    def __init__(self, path):
+        self.path = path
+        command = ["openssl", "pkey", "-in", path, "-pubout", "-outform", "DER"]
+        der = subprocess.run(command, check=True, capture_output=True).stdout
+        if not der.startswith(ED25519_DER):
+            sys.exit(f"{path} is no ed25519 key; make one with: openssl genpkey -algorithm ed25519 -out {path}")
+        fields = [b"ssh-ed25519", der[len(ED25519_DER) :]]
+        blob = b"".join(len(field).to_bytes(4, "big") + field for field in fields)
+        self.line = "ssh-ed25519 " + base64.b64encode(blob).decode()
+        self.fingerprint = "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
+
+    def sign(self, jti, status, body):
+        """The value of the header Epithet-Reply-Signature: this answer, to this question and no other."""
+        now = int(time.time())
+        claims = {"iss": self.fingerprint, "aud": "epithet-ca", "jti": jti, "iat": now, "exp": now + LIFE_MAX}
+        claims |= {"status": status, "bh": base64url(hashlib.sha256(body).digest())}
+        parts = [{"alg": "EdDSA", "typ": "epithet-reply+jwt"}, claims]
+        signed = ".".join(base64url(json.dumps(part, separators=(",", ":")).encode()) for part in parts)
+        with tempfile.NamedTemporaryFile() as message:
+            message.write(signed.encode())
+            message.flush()
+            command = ["openssl", "pkeyutl", "-sign", "-inkey", self.path, "-rawin", "-in", message.name]
+            return signed + "." + base64url(subprocess.run(command, check=True, capture_output=True).stdout)
 
 
 class Rules:
@@ -140,7 +176,7 @@ class Rules:
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = 10
-    ca = rules = None
+    ca = rules = reply_key = None
 
     def do_GET(self):
         self.answer()
@@ -149,6 +185,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.answer()
 
     def answer(self):
+        self.question = None  # the jti of the CA's token, once it is known to be the CA's
         length = int(self.headers.get("Content-Length") or 0)
         if length > BODY_MAX:
             self.close_connection = True
@@ -156,7 +193,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(length)
         try:
             target = self.headers.get("Host", "") + self.path.split("?")[0]
-            self.ca.verify(self.headers.get("Authorization"), self.command, target, body)
+            self.question = self.ca.verify(self.headers.get("Authorization"), self.command, target, body)
         except (NotTheCa, KeyError, TypeError) as error:
             return self.say(401, f"request verification failed: {error}", {"Epithet-Error": "service-auth"})
         if self.command == "GET":
@@ -176,6 +213,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         for name, value in (headers or {}).items():
             self.send_header(name, value)
+        if self.reply_key and self.question:
+            self.send_header("Epithet-Reply-Signature", self.reply_key.sign(self.question, status, body))
         self.end_headers()
         self.wfile.write(body)
 
@@ -192,7 +231,12 @@ def main():
     parser.add_argument("--ca-pubkey", required=True, metavar="FILE")
     parser.add_argument("--rules", required=True, metavar="FILE")
     parser.add_argument("--listen", default="127.0.0.1:9999", metavar="ADDRESS")
+    parser.add_argument("--reply-key", metavar="FILE", help="sign answers with this key (PEM, ed25519)")
+    parser.add_argument("--show-reply-key", action="store_true", help="print the CA's --policy-key, and end")
     options = parser.parse_args()
+    Handler.reply_key = ReplyKey(options.reply_key) if options.reply_key else None
+    if options.show_reply_key:
+        sys.exit(print(Handler.reply_key.line) if Handler.reply_key else "--show-reply-key needs --reply-key")
     with open(options.ca_pubkey, encoding="utf-8") as file:
         Handler.ca = Ca(file.readline())
     Handler.rules = Rules(options.rules)

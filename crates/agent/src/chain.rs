@@ -14,7 +14,9 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use epithet_ssh::agent_wire::{IDENTITIES_ANSWER, REQUEST_IDENTITIES, SIGN_RESPONSE, framed, read_identities};
+use epithet_ssh::agent_wire::{
+    IDENTITIES_ANSWER, REQUEST_IDENTITIES, SIGN_RESPONSE, framed, read_identities,
+};
 use epithet_ssh::encoding::{Malformed, Reader};
 use epithet_wire::Principal;
 use epithet_wire::limits::{AGENT_FRAME_MAX, CHAINED_KEYS_MAX, CHAINED_LIST_DEADLINE, CHAINED_SIGN_DEADLINE};
@@ -258,7 +260,10 @@ mod tests {
     fn answer(keys: usize) -> Vec<u8> {
         let blobs: Vec<_> = (0..keys).map(|number| format!("key {number}")).collect();
         let mut answer = Vec::new();
-        put_identities(&mut answer, blobs.iter().map(|blob| (blob.as_bytes(), &b"\xff comment"[..])));
+        put_identities(
+            &mut answer,
+            blobs.iter().map(|blob| (blob.as_bytes(), &b"\xff comment"[..])),
+        );
         answer
     }
 

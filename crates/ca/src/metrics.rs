@@ -1,14 +1,12 @@
 //! The CA's numbers.
 
+use epithet_serve::latency_histogram;
 use http::StatusCode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use std::time::Duration;
-
-/// From a quarter of a millisecond to eight seconds: a signature takes less than the first, a deadline more than the last.
-const BUCKETS: (f64, f64, u16) = (0.000_25, 2.0, 16);
 
 type Labels = Vec<(&'static str, &'static str)>;
 
@@ -23,11 +21,10 @@ pub struct CaMetrics {
 
 impl Default for CaMetrics {
     fn default() -> Self {
-        let histogram = || Histogram::new(exponential_buckets(BUCKETS.0, BUCKETS.1, BUCKETS.2));
         Self {
             requests: Family::default(),
-            issue_seconds: histogram(),
-            policy_seconds: histogram(),
+            issue_seconds: latency_histogram(),
+            policy_seconds: latency_histogram(),
             audit_failures: Counter::default(),
         }
     }

@@ -1,10 +1,13 @@
 //! A provider's keys, kept in memory and replaced without anybody waiting.
 //!
 //! * Nothing is fetched before it is needed, so that a server starts while its provider is down.
-//! * A stale set serves at once and is refreshed in the background; when the provider is down, for up to 24 h.
+//! * Once there is a set, [`KeyCache::refresh_ahead`] replaces it before it is stale.
+//! * A stale set serves at once and is refreshed in the background, at most once a minute; when the provider is down, for
+//!   up to 24 h.
 //! * An unknown key id leads to one fetch, at most once a minute however many tokens arrive: rotation is
 //!   noticed at once, and tokens with made-up key ids cannot turn us against the provider.
 
+use crate::ahead::{Ahead, within};
 use crate::document::{self, Document, Kind};
 use crate::http::Http;
 use crate::issuer::Issuer;
@@ -99,6 +102,14 @@ struct Attempts {
     failed: Option<(u64, ProviderError)>,
     /// The last fetch that an unknown key caused.
     key_missed: Option<u64>,
+    ahead: Ahead,
+}
+
+impl Attempts {
+    /// When the last fetch failed; none once one worked again.
+    fn failed_at(&self) -> Option<u64> {
+        self.failed.as_ref().map(|(at, _)| *at)
+    }
 }
 
 impl KeyCache {
@@ -120,6 +131,12 @@ impl KeyCache {
     /// The keys at hand, if any, however old.
     pub fn current(&self) -> Option<Arc<Snapshot>> {
         self.0.current.load_full()
+    }
+
+    /// How many fetches in a row failed; 0 while somebody is at it.
+    pub fn failures(&self) -> u32 {
+        let attempts = self.0.attempts.try_lock();
+        attempts.map_or(0, |attempts| attempts.ahead.failures())
     }
 
     /// The keys to verify with now.
@@ -150,11 +167,7 @@ impl KeyCache {
         if let Some(current) = self.newer_than(Some(seen)) {
             return Ok(current);
         }
-        let minute = limits::JWKS_REFETCH.as_secs();
-        if attempts
-            .key_missed
-            .is_some_and(|last| (last..last.saturating_add(minute)).contains(&now))
-        {
+        if within(attempts.key_missed, limits::JWKS_REFETCH.as_secs(), now) {
             return match &attempts.failed {
                 Some((_, error)) => Err(error.clone()),
                 None => Ok(seen.clone()),
@@ -164,11 +177,29 @@ impl KeyCache {
         self.fetch(&mut attempts, Some(seen), now).await
     }
 
+    /// Fetches the keys anew if they will be stale before long; to be called every [`limits::JWKS_LOOK`]. Nothing is fetched
+    /// before keys were needed for the first time.
+    pub async fn refresh_ahead(&self, now: u64) {
+        let Some(current) = self.current() else { return };
+        let mut attempts = self.0.attempts.lock().await;
+        if self.newer_than(Some(&current)).is_none()
+            && attempts
+                .ahead
+                .is_due(&current.key_document, now, crate::random::jitter())
+        {
+            // A failure has been logged, and there are keys to go on with.
+            let _ = self.fetch(&mut attempts, Some(&current), now).await;
+        }
+    }
+
     fn refresh_in_background(&self, stale: Arc<Snapshot>, now: u64) {
         let cache = self.clone();
-        // Somebody is at it already.
-        if cache.0.attempts.try_lock().is_err() {
-            return;
+        match cache.0.attempts.try_lock() {
+            // The provider is down, and there are keys to go on with.
+            Ok(attempts) if within(attempts.failed_at(), limits::JWKS_REFETCH.as_secs(), now) => return,
+            Ok(_) => {}
+            // Somebody is at it already.
+            Err(_) => return,
         }
         tokio::spawn(async move {
             // A failure has been logged, and is told to whoever comes when the keys are too old to use.
@@ -183,7 +214,7 @@ impl KeyCache {
             return Ok(current);
         }
         if let Some((last, error)) = &attempts.failed
-            && (*last..last.saturating_add(RETRY)).contains(&now)
+            && within(Some(*last), RETRY, now)
         {
             return Err(error.clone());
         }
@@ -205,7 +236,9 @@ impl KeyCache {
         // The key set is asked for again (conditionally); the discovery document only when it is stale itself.
         let known_keys = seen.map(|seen| seen.key_document.expired());
         let known = (seen.map(|seen| &seen.discovery), known_keys.as_ref());
-        match Snapshot::fetch(&shared.http, &shared.issuer, known, now).await {
+        let fetched = Snapshot::fetch(&shared.http, &shared.issuer, known, now).await;
+        attempts.ahead.fetched(now, fetched.is_ok());
+        match fetched {
             Ok(snapshot) => {
                 attempts.failed = None;
                 let snapshot = Arc::new(snapshot);

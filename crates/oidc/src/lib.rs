@@ -5,6 +5,7 @@
 //! A provider is never trusted with more than its own tokens: every document is bounded in size and time, every
 //! address in it is checked, and no text of it reaches a shell.
 
+mod ahead;
 mod authorization;
 pub mod browser;
 mod callback;

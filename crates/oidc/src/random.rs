@@ -11,6 +11,13 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 #[error("the operating system gives no random numbers")]
 pub struct NoRandomness;
 
+/// Any number; 0 when there are no random bytes, which only makes one thing happen earlier.
+pub(crate) fn jitter() -> u16 {
+    let mut bytes = [0; 2];
+    let _ = getrandom::fill(&mut bytes);
+    u16::from_ne_bytes(bytes)
+}
+
 /// 32 random bytes as 43 characters of `[A-Za-z0-9_-]`: state, nonce, PKCE verifier (RFC 7636 section 4.1).
 pub(crate) fn text() -> Result<String, NoRandomness> {
     let mut bytes = [0; 32];

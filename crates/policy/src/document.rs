@@ -76,6 +76,8 @@ pub struct Document {
     pub listen: Option<String>,
     /// The CA that may ask; the same as its flag.
     pub ca_pubkey: Option<String>,
+    /// Where the policy server shows its numbers; the same as its flag.
+    pub metrics_listen: Option<String>,
     /// A certificate's life where no rule says otherwise; wins over `defaults.expiration`, as its flag does.
     pub default_expiration: Option<Lifetime>,
 }
@@ -179,6 +181,7 @@ impl Document {
         self.command = self.command.merge(later.command);
         self.listen = later.listen.or(self.listen);
         self.ca_pubkey = later.ca_pubkey.or(self.ca_pubkey);
+        self.metrics_listen = later.metrics_listen.or(self.metrics_listen);
         self.default_expiration = later.default_expiration.or(self.default_expiration);
         self
     }

@@ -26,6 +26,7 @@ mod document;
 mod expectations;
 mod explain;
 mod findings;
+mod metrics;
 mod past;
 mod person;
 mod places;
@@ -52,6 +53,7 @@ pub use document::{
 pub use expectations::{Expectation, Expectations, OneOrMany, Unexpected, Verdict};
 pub use explain::{Explanation, Part};
 pub use findings::Findings;
+pub use metrics::PolicyMetrics;
 pub use past::{Change, Kind, Replay, Times, Unknown};
 pub use person::{ClaimNames, Prefix};
 pub use policy::{DEFAULT_SCOPES, Policy, PolicyError, Refusal};

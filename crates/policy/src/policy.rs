@@ -2,6 +2,7 @@
 
 use crate::decision::{Allowed, Decision, Denial, Login, Person, Question};
 use crate::document::{Document, DocumentError, Oidc, TokenKind};
+use crate::metrics::{PolicyMetrics, outcome_of};
 use crate::person::{ClaimNames, Prefix, check_identity};
 use crate::rules::Rules;
 use crate::status::Status;
@@ -14,11 +15,13 @@ use epithet_oidc::clock::unix_now;
 use epithet_oidc::{Http, Issuer, IssuerError, ProviderError, Verifier, VerifierError};
 use epithet_wire::ca::{Discovery, DiscoveryAuth};
 use epithet_wire::display::sanitize_line;
+use epithet_wire::limits::JWKS_LOOK;
 use epithet_wire::policy::{CertParams, Grounds, LoginFacts, PolicyResponse, groups_within_limits};
 use epithet_wire::{ConnectionFields, HostName, Principal, Token};
 use http::StatusCode;
 use jiff::Timestamp;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 /// The scopes that clients are told to ask for unless the document names others.
 pub const DEFAULT_SCOPES: [&str; 3] = ["openid", "profile", "email"];
@@ -29,6 +32,7 @@ pub struct Policy {
     http: Arc<Http>,
     loaded: ArcSwap<Loaded>,
     status: Mutex<Status>,
+    metrics: PolicyMetrics,
 }
 
 /// Everything that comes from one document.
@@ -114,7 +118,13 @@ impl Policy {
             http,
             loaded: ArcSwap::from_pointee(loaded),
             status: Mutex::new(Status::loaded(document)),
+            metrics: PolicyMetrics::default(),
         })
+    }
+
+    /// How it decided so far.
+    pub fn metrics(&self) -> &PolicyMetrics {
+        &self.metrics
     }
 
     /// Replaces the rules, in one step. A document that could not be read, or cannot run, leaves the old ones in force.
@@ -143,6 +153,21 @@ impl Policy {
     /// # Errors
     /// [`Refusal`], with the texts of epithet 0.19.
     pub async fn decide(
+        &self,
+        token: &Token,
+        connection: &ConnectionFields,
+    ) -> Result<PolicyResponse, Refusal> {
+        let began = Instant::now();
+        let decision = self.decide_uncounted(token, connection).await;
+        let outcome = match &decision {
+            Ok(_) => "allowed",
+            Err(refusal) => outcome_of(refusal.status),
+        };
+        self.metrics.decided(outcome, began.elapsed());
+        decision
+    }
+
+    async fn decide_uncounted(
         &self,
         token: &Token,
         connection: &ConnectionFields,
@@ -199,6 +224,17 @@ impl Policy {
             Some(now.saturating_sub(snapshot.key_document.fetched_at))
         });
         ages.max()
+    }
+
+    /// Fetches the identity providers' keys ahead of time, whenever they will soon be stale. Never ends.
+    pub async fn keep_keys_fresh(&self) {
+        loop {
+            tokio::time::sleep(JWKS_LOOK).await;
+            let loaded = self.loaded.load_full();
+            for verifier in loaded.check.verifiers() {
+                verifier.keys().refresh_ahead(unix_now()).await;
+            }
+        }
     }
 
     /// Fetches the identity provider's keys if they are not at hand: for a quick first login, and to see whether

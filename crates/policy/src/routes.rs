@@ -4,6 +4,7 @@
 //! A request that is not the CA's is marked with [`SERVICE_ERROR_HEADER`], so that the CA does not take the 401 for
 //! one about the user's token. `/healthz` and `/readyz` are for whoever keeps the server running.
 
+use crate::metrics::outcome_of;
 use crate::policy::{Policy, Refusal};
 use crate::reply_token;
 use crate::service_token::{Received, ServiceTokenError, ServiceTokens};
@@ -69,6 +70,7 @@ async fn handle(State(server): State<Arc<Server>>, request: Request) -> Response
         Err(error) => {
             let id = request_id(&parts.extensions);
             tracing::warn!(request_id = %id, %error, "refused a request that is not from the CA");
+            server.policy.metrics().refused("not_the_ca");
             return not_the_ca(&error);
         }
     };
@@ -106,9 +108,19 @@ impl Server {
     }
 
     async fn decision(&self, body: &[u8]) -> Result<Response, Refusal> {
-        let request: PolicyRequest = serde_json::from_slice(body)
-            .map_err(|error| Refusal::plain(StatusCode::BAD_REQUEST, format!("Invalid JSON: {error}")))?;
-        let token = request.token().map_err(|error| Refusal::invalid_token(&error))?;
+        let refused = |refusal: Refusal| {
+            self.policy.metrics().refused(outcome_of(refusal.status));
+            refusal
+        };
+        let request: PolicyRequest = serde_json::from_slice(body).map_err(|error| {
+            refused(Refusal::plain(
+                StatusCode::BAD_REQUEST,
+                format!("Invalid JSON: {error}"),
+            ))
+        })?;
+        let token = request
+            .token()
+            .map_err(|error| refused(Refusal::invalid_token(&error)))?;
         let response = self.policy.decide(&token, &request.connection).await?;
         let json = serde_json::to_vec_pretty(&response).map_err(|error| {
             let message = format!("the decision could not be written: {error}");

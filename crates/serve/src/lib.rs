@@ -39,6 +39,6 @@ pub use answer::{json, method_not_allowed, text};
 pub use forwarded::{TrustedProxy, TrustedProxyError};
 pub use listen::{Listen, ListenError};
 pub use listener::Listener;
-pub use metrics::{Looked, metrics_router, tls_expiry};
+pub use metrics::{Looked, latency_histogram, metrics_router, tls_expiry};
 pub use request::{BodyError, ClientAddress, new_request_id, read_body, request_id};
 pub use tls::{Tls, TlsError};

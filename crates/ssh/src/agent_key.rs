@@ -156,7 +156,9 @@ impl AgentKey {
         let flags = if self.public.is_rsa() { hash.flag() } else { 0 };
         let request = agent_message::sign_request(self.public.blob(), message, flags);
         match self.agent.ask(&request).await? {
-            Answer::Signature(signature) if self.public.verify_own(message, &signature, hash) => Ok(signature),
+            Answer::Signature(signature) if self.public.verify_own(message, &signature, hash) => {
+                Ok(signature)
+            }
             Answer::Signature(_) => Err(AgentError::Signature(self.agent.socket.clone())),
             Answer::Failure => Err(AgentError::Refused(self.agent.socket.clone())),
             Answer::Identities(_) => Err(self.agent.garbled(&"keys instead of a signature")),

@@ -1,7 +1,8 @@
 //! What a client and an ssh-agent say to each other (RFC 9987), as far as somebody needs it who has one key there.
 
 use crate::agent_wire::{
-    FAILURE, IDENTITIES_ANSWER, Identity, REQUEST_IDENTITIES, SIGN_REQUEST, SIGN_RESPONSE, framed, read_identities,
+    FAILURE, IDENTITIES_ANSWER, Identity, REQUEST_IDENTITIES, SIGN_REQUEST, SIGN_RESPONSE, framed,
+    read_identities,
 };
 use crate::encoding::{Malformed, Put, Reader};
 
@@ -98,13 +99,7 @@ mod tests {
             comment: b"ca".to_vec(),
         };
         assert_eq!(parse(&one), Ok(Answer::Identities(vec![identity])));
-        for bad in [
-            &[][..],
-            &[5, 0],
-            &[6],
-            &[14, 0, 0, 0, 2, 7],
-            &one[..15],
-        ] {
+        for bad in [&[][..], &[5, 0], &[6], &[14, 0, 0, 0, 2, 7], &one[..15]] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
     }

@@ -137,11 +137,11 @@ mod tests {
     #[test]
     fn a_list_is_read_back_whole_or_not_at_all() {
         let mut list = Vec::new();
-        put_identities(
-            &mut list,
-            [(&b"B"[..], &b"c"[..]), (b"A", b"\xff")].into_iter(),
+        put_identities(&mut list, [(&b"B"[..], &b"c"[..]), (b"A", b"\xff")].into_iter());
+        assert_eq!(
+            list,
+            b"\x0c\0\0\0\x02\0\0\0\x01B\0\0\0\x01c\0\0\0\x01A\0\0\0\x01\xff"
         );
-        assert_eq!(list, b"\x0c\0\0\0\x02\0\0\0\x01B\0\0\0\x01c\0\0\0\x01A\0\0\0\x01\xff");
         let read = |bytes: &[u8]| {
             let mut found = Vec::new();
             let taken = read_identities(Reader::new(bytes), |blob, comment| {

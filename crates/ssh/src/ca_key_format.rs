@@ -43,9 +43,7 @@ pub enum CaKeyFormatError {
     )]
     Cipher(String),
     /// A type that no CA of ours has.
-    #[error(
-        "the CA key is of type {0}; make one with: ssh-keygen -t ed25519 (ecdsa and rsa work too)"
-    )]
+    #[error("the CA key is of type {0}; make one with: ssh-keygen -t ed25519 (ecdsa and rsa work too)")]
     Type(String),
     /// The size of an RSA key.
     #[error("the CA key is rsa with {0} bits; 2048 to 8192 are allowed")]

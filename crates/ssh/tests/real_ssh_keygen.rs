@@ -237,7 +237,12 @@ fn a_certificate_with_any_byte_changed_is_refused() {
 #[test]
 fn an_encrypted_ca_key_opens_with_its_passphrase_only() {
     let folder = tempfile::tempdir().unwrap();
-    for (kind, bits) in [("ed25519", ""), ("ecdsa", "384"), ("ecdsa", "521"), ("rsa", "2048")] {
+    for (kind, bits) in [
+        ("ed25519", ""),
+        ("ecdsa", "384"),
+        ("ecdsa", "521"),
+        ("rsa", "2048"),
+    ] {
         let path = make_key(folder.path(), kind, bits, "correct horse");
         let give = |text: &str| Some(SecretBytes::new(text.as_bytes().to_vec()));
         let ca = CaKey::load(&path, || give("correct horse")).unwrap();

@@ -244,8 +244,12 @@ pub const LOGIN_PAGE_DEADLINE: Duration = Duration::from_secs(2);
 pub const LOGIN_OTHER_WAY: Duration = Duration::from_secs(30);
 /// How far a provider's clock and ours may be apart.
 pub const OIDC_LEEWAY: Duration = Duration::from_secs(60);
-/// Between two fetches of a key set because of an unknown key id.
+/// Between two fetches of a key set, because of an unknown key id or ahead of time.
 pub const JWKS_REFETCH: Duration = Duration::from_secs(60);
+/// How often a server looks whether a key set is to be fetched ahead of time.
+pub const JWKS_LOOK: Duration = Duration::from_secs(10);
+/// The longest pause before a key set is fetched again ahead of time when the provider was down: it doubles from a minute.
+pub const JWKS_PAUSE_MAX: Duration = Duration::from_secs(15 * 60);
 /// How long the last good key set serves when the provider is down.
 pub const JWKS_STALE: Duration = Duration::from_secs(24 * 3600);
 

@@ -72,6 +72,8 @@ pub(crate) struct FilterOptions {
 pub(crate) enum Decided {
     /// There is a certificate
     Issued,
+    /// The certificate of an earlier request, which came again because its answer was lost
+    Repeated,
     /// There is none
     Refused,
 }

@@ -47,7 +47,7 @@ pub(crate) struct ServeCaOptions {
     /// The CA's key: an OpenSSH private key file that only you can read, agent:SHA256:..., agent:/SOCKET#COMMENT or agent:/SOCKET#SHA256:...; repeat it to publish further keys (their .pub files will do) [default: /etc/epithet/ca.key]
     #[arg(short, long, value_name = "KEY", env = "EPITHET_CA_KEY")]
     pub(crate) key: Vec<KeyName>,
-    /// The policy server: https://..., http:// to this machine, or unix:///path
+    /// The policy server: https://..., unix:///path, or http:// to this machine (with --policy-key, else any of its users could answer there)
     #[arg(short, long, value_name = "URL", env = "POLICY_URL")]
     pub(crate) policy: Option<String>,
     /// How long to wait for the policy server's decision, from 1s to 10s; then it is 503 [default: 5s]

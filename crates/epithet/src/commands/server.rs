@@ -5,6 +5,7 @@ mod in_process;
 mod issuing;
 mod numbers;
 mod passphrase;
+mod policy_link;
 mod reload;
 
 use crate::cli::{Global, RuleOptions, ServeCaOptions, ServePolicyOptions, ServerOptions};
@@ -14,11 +15,10 @@ pub(crate) use ca_keys::{KeyName, fetch, parse_lines, public_half};
 use epithet_ca::{PolicyClient, PolicySource};
 use epithet_policy::{Document, Lifetime, Policy, ServiceTokens};
 use epithet_serve::{Settings, Tls};
-use epithet_wire::Endpoint;
 use epithet_wire::limits::{CA_DEADLINE, POLICY_DEADLINE, POLICY_DEADLINE_RANGE};
 use in_process::InProcess;
 use issuing::{Issuing, serve};
-use numbers::Reloads;
+use numbers::Numbers;
 use passphrase::Passphrases;
 use reload::{Callers, Reload, Rules};
 use std::path::{Path, PathBuf};
@@ -48,15 +48,16 @@ pub(crate) fn ca(global: &Global, options: ServeCaOptions) -> anyhow::Result<Exi
                 "--policy is required: the policy server's URL, https://policy.example.com or unix:///run/epithet/policy.sock"
             );
         };
-        let endpoint = Endpoint::parse(&policy).context("--policy")?;
         let policy_keys = match &section.policy_key {
             Some(named) if options.policy_key.is_empty() => &named.0,
             _ => &options.policy_key,
         };
+        let policy_keys = ca_keys::named(policy_keys, "--policy-key")?;
+        let endpoint = policy_link::endpoint(&policy, !policy_keys.is_empty())?;
         let configured = section.policy_timeout.as_ref().map(|text| text.0.0);
         let client = PolicyClient::new(&endpoint, keys.signer.clone(), roots.as_deref())?
             .with_deadline(policy_deadline(options.policy_timeout.or(configured))?)
-            .with_reply_keys(ca_keys::named(policy_keys, "--policy-key")?);
+            .with_reply_keys(policy_keys);
         let issuing = Issuing::gather(options.issuing, section.issuing())?;
         let listen = options.listen.or_else(|| section.listen.clone());
         let listen = listen.unwrap_or_else(|| CA_LISTEN.to_owned());
@@ -104,6 +105,7 @@ pub(crate) fn policy(global: &Global, options: ServePolicyOptions) -> anyhow::Re
         .listen
         .or_else(|| document.listen.clone())
         .unwrap_or_else(|| POLICY_LISTEN.to_owned());
+    let metrics_listen = options.metrics_listen.or_else(|| document.metrics_listen.clone());
     let tls = tls(options.tls_cert.as_deref(), options.tls_key.as_deref())?;
     let http = provider_http(roots.as_deref())?;
     let policy = Arc::new(Policy::new(&document, http)?);
@@ -111,18 +113,23 @@ pub(crate) fn policy(global: &Global, options: ServePolicyOptions) -> anyhow::Re
     crate::runtime::run(threads(), |ending| async move {
         let keys = ca_keys::public(&ca_pubkey, roots.as_deref()).await?;
         let callers = Arc::new(ServiceTokens::new(keys));
+        let numbers = Numbers::new(tls.as_ref(), Some(&policy));
         let reload = Reload {
             rules: Some(rules),
             callers: Some(Callers::new(ca_pubkey, roots, Arc::clone(&callers))),
             audit: None,
             tls: tls.clone(),
-            reloads: Reloads::default(),
+            reloads: numbers.reloads.clone(),
         };
         reload.whenever_needed()?;
         let reply_key = match &options.reply_key {
             Some(name) => Some(ca_keys::one(name, "--reply-key", &ending).await?),
             None => None,
         };
+        if let Some(address) = &metrics_listen {
+            numbers.serve(address, ending.clone()).await?;
+        }
+        keep_keys_fresh(&policy);
         let router = epithet_policy::router_with(policy, callers, reply_key);
         let settings = Settings {
             tls,
@@ -144,6 +151,7 @@ pub(crate) fn server(global: &Global, options: ServerOptions) -> anyhow::Result<
         let keys = ca_keys::load(&keys, "--ca-key", &mut passphrases).await?;
         let document = document(config, &options.rules)?;
         let policy = Arc::new(Policy::new(&document, provider_http(roots.as_deref())?)?);
+        keep_keys_fresh(&policy);
         let source = PolicySource::local(InProcess::new(Arc::clone(&policy)));
         let rules = Rules::new(policy, global, options.rules, config.files.clone());
         let issuing = Issuing::gather(options.issuing, section.issuing())?;
@@ -151,6 +159,12 @@ pub(crate) fn server(global: &Global, options: ServerOptions) -> anyhow::Result<
         let listen = listen.unwrap_or_else(|| CA_LISTEN.to_owned());
         issuing.serve(keys, source, Some(rules), &listen, ending).await
     })
+}
+
+/// Has the providers' keys fetched ahead of time for as long as the process lives.
+fn keep_keys_fresh(policy: &Arc<Policy>) {
+    let policy = Arc::clone(policy);
+    tokio::spawn(async move { policy.keep_keys_fresh().await });
 }
 
 fn start(global: &Global) -> anyhow::Result<Config> {

@@ -77,7 +77,9 @@ fn service_token(office: &Office, key: &str) -> String {
     });
     assert_eq!(ca.ask("alice", &office.question()).status(), 503);
     let head = asking.join().expect("it was asked");
-    let token = head.lines().find_map(|line| line.strip_prefix("authorization: Bearer "));
+    let token = head
+        .lines()
+        .find_map(|line| line.strip_prefix("authorization: Bearer "));
     token.expect("a token").to_owned()
 }
 
@@ -96,9 +98,16 @@ fn the_cas_own_token_by_an_rsa_key_in_an_agent_is_an_rs256_jws_that_openssl_veri
     let signature = office.home.write("signature", decode(signature));
     let mut convert = Command::new("ssh-keygen");
     convert.args(["-e", "-m", "PKCS8", "-f"]).arg(key.public_path());
-    let pem = office.home.write("ca.pem", Finished::of(convert, DEADLINE).success().stdout);
+    let pem = office
+        .home
+        .write("ca.pem", Finished::of(convert, DEADLINE).success().stdout);
     let mut openssl = Command::new("openssl");
-    openssl.args(["dgst", "-sha256", "-verify"]).arg(pem).arg("-signature").arg(signature).arg(signed);
+    openssl
+        .args(["dgst", "-sha256", "-verify"])
+        .arg(pem)
+        .arg("-signature")
+        .arg(signature)
+        .arg(signed);
     assert_eq!(Finished::of(openssl, DEADLINE).success().stdout, "Verified OK\n");
 }
 

@@ -2,9 +2,7 @@
 
 use crate::office::Office;
 use epithet_ssh::{CaKey, CertificateSpec, SubjectPublicKey};
-use epithet_testkit::{
-    FIDO_TOUCHED, FIDO_VERIFIED, FidoAgent, FidoKind, Finished, KeyPair, Sshd, TestUser,
-};
+use epithet_testkit::{FIDO_TOUCHED, FIDO_VERIFIED, FidoAgent, FidoKind, Finished, KeyPair, Sshd, TestUser};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A host that trusts the office's CA, and the way there with a FIDO key.
@@ -46,7 +44,12 @@ impl Door {
 
     /// A certificate with these critical options and extensions, signed by the CA's key.
     fn certificate(&self, agent: &FidoAgent, critical: &[&str], extensions: &[&str]) -> String {
-        let named = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), String::new())).collect();
+        let named = |names: &[&str]| {
+            names
+                .iter()
+                .map(|name| ((*name).to_owned(), String::new()))
+                .collect()
+        };
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = now.expect("it is after 1970").as_secs();
         let spec = CertificateSpec {
@@ -71,7 +74,13 @@ impl Door {
     fn takes(&self, what: &str, agent: &FidoAgent) -> String {
         let position = self.sshd.log_position();
         let finished = self.log_in();
-        assert_eq!(finished.stdout, "in\n", "{what}: {}\n{}", finished.stderr, self.sshd.log());
+        assert_eq!(
+            finished.stdout,
+            "in\n",
+            "{what}: {}\n{}",
+            finished.stderr,
+            self.sshd.log()
+        );
         let line = self.sshd.wait_for_log_after(position, "Accepted publickey");
         let key = KeyPair::fingerprint_of(&self.office.home.write("fido.pub", agent.public_line()));
         assert!(line.contains("ID alice") && line.contains(&key), "{what}: {line}");
@@ -90,7 +99,9 @@ impl Door {
 #[test]
 fn both_kinds_of_fido_keys_log_in_with_a_certificate_that_the_ca_issued() {
     let door = Door::new();
-    let ca = door.office.server(["--ca-key", &door.ca_key.path().display().to_string()]);
+    let ca = door
+        .office
+        .server(["--ca-key", &door.ca_key.path().display().to_string()]);
     for kind in FidoKind::ALL {
         let agent = door.agent(kind);
         let mut question = door.office.question();
@@ -102,7 +113,9 @@ fn both_kinds_of_fido_keys_log_in_with_a_certificate_that_the_ca_issued() {
         agent.certify(body["certificate"].as_str().expect("a line"));
         let line = door.takes(&format!("{kind:?}"), &agent);
         // The serial that the CA gave is the one that sshd saw.
-        let serial = shown.lines().find_map(|line| line.trim().strip_prefix("Serial: "));
+        let serial = shown
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("Serial: "));
         let serial = serial.expect("a serial");
         assert!(line.contains(&format!("(serial {serial})")), "{kind:?}: {line}");
     }

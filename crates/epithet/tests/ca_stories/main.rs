@@ -9,6 +9,7 @@ mod http;
 mod agents;
 mod fido_keys;
 mod key_files;
+mod numbers;
 mod office;
 mod operations;
 mod replies;

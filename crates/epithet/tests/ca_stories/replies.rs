@@ -185,3 +185,49 @@ fn a_policy_server_of_another_user_is_not_believed_at_a_unix_socket() {
         "{line}"
     );
 }
+
+#[test]
+fn a_ca_says_what_binds_answers_to_its_policy_server_and_starts_nowhere_that_tokens_are_readable() {
+    const WARNING: &str = "in the policy server's place";
+    let office = Office::new();
+    let [ca_key, reply_key] = ["ca", "reply"].map(|name| office.key(name));
+    let socket = format!("unix://{}", office.home.join("policy.sock").display());
+    let start = |policy: &str, more: &[&str]| {
+        let key = path(&ca_key);
+        office.ca(policy, [&["--key", key.as_str()][..], more].concat())
+    };
+    let alone = start("http://127.0.0.1:9", &[]);
+    let line = alone.server.wait_for_log(WARNING);
+    assert!(
+        line.contains("--policy-key") && line.contains("unix://"),
+        "{line}"
+    );
+    for (policy, more, bond) in [
+        (
+            "http://127.0.0.1:9",
+            &["--policy-key", &public(&reply_key)][..],
+            "their signature",
+        ),
+        (&socket, &[], "the socket's owner"),
+        ("https://policy.example.com", &[], "TLS"),
+    ] {
+        let ca = start(policy, more);
+        ca.server.wait_for_log(bond);
+        assert!(!ca.server.log().text().contains(WARNING), "{policy}");
+    }
+    for more in [&[][..], &["--policy-key", &public(&reply_key)]] {
+        let key = path(&ca_key);
+        let policy = ["ca", "--key", &key, "--policy", "http://policy.example.com:9999"];
+        let refused = office.epithet(&[&policy[..], more].concat());
+        assert_eq!(refused.code(), Some(1), "{refused:?}");
+        for way in [
+            "try one of",
+            "https://",
+            "unix:///",
+            "http://127.0.0.1:PORT",
+            "--policy-key",
+        ] {
+            assert!(refused.stderr.contains(way), "{way}: {refused:?}");
+        }
+    }
+}

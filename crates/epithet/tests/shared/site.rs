@@ -14,7 +14,7 @@ const LAST_ADDRESS: u8 = 4;
 pub(crate) struct Site {
     pub(crate) server: Server,
     pub(crate) key: KeyPair,
-    audit: PathBuf,
+    pub(crate) audit: PathBuf,
     _home: Home,
 }
 

@@ -19,6 +19,7 @@ mod forwarded_agents;
 mod jumps_and_masters;
 mod logging_in;
 mod long_homes;
+mod lost_answers;
 mod names_with_quotes;
 mod one_handshake;
 mod other_hosts;

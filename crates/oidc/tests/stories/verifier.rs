@@ -236,6 +236,53 @@ async fn stale_keys_are_confirmed_in_the_background_without_being_sent_again() {
 }
 
 #[tokio::test]
+async fn keys_are_fetched_ahead_of_time_once_somebody_needed_them() {
+    let mut provider = Provider::start().await;
+    let verifier = verifier(&provider);
+    let start = now();
+    // Nobody has needed any: a server starts, and stays, without its provider.
+    verifier.keys().refresh_ahead(start).await;
+    assert_eq!(provider.count("GET /keys"), 0);
+    verifier
+        .verify_at(provider.token().as_bytes(), start)
+        .await
+        .unwrap();
+    // Their life is an hour. A look every ten seconds, and a fetch between 45 and 54 minutes.
+    let mut fetched = Vec::new();
+    for later in (0..3 * 3600).step_by(10) {
+        let before = provider.count("GET /keys");
+        verifier.keys().refresh_ahead(start + later).await;
+        if provider.count("GET /keys") > before {
+            fetched.push(later);
+        }
+    }
+    assert_eq!(fetched.len(), 3, "{fetched:?}");
+    for pair in [0, fetched[0], fetched[1], fetched[2]].windows(2) {
+        assert!((2700..=3250).contains(&(pair[1] - pair[0])), "{fetched:?}");
+    }
+    let newest = verifier.keys().current().unwrap().key_document.fetched_at;
+    assert_eq!(newest, start + fetched[2]);
+
+    // The provider goes away: the keys stay, and it is asked with growing pauses.
+    provider.stop().await;
+    let mut asked = Vec::new();
+    for later in (0..2 * 3600).step_by(10) {
+        let now = newest + 3300 + later;
+        let began = verifier.keys().failures();
+        verifier.keys().refresh_ahead(now).await;
+        if verifier.keys().failures() > began {
+            asked.push(later);
+        }
+    }
+    let pauses: Vec<u64> = asked.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(pauses.len() >= 7, "{pauses:?}");
+    for (pause, least) in pauses.iter().zip([60, 120, 240, 480, 900, 900, 900]) {
+        assert!((least..=least + least / 4 + 10).contains(pause), "{pauses:?}");
+    }
+    assert_eq!(verifier.keys().current().unwrap().key_document.fetched_at, newest);
+}
+
+#[tokio::test]
 async fn a_bad_token_is_refused_before_the_provider_is_asked() {
     let provider = Provider::start().await;
     let verifier = verifier(&provider);

@@ -37,6 +37,7 @@ pub(super) fn wants(filter: &FilterOptions, entry: &Entry) -> bool {
     let decision = match filter.decision {
         None => true,
         Some(Decided::Issued) => entry.decision == "issued",
+        Some(Decided::Repeated) => entry.decision == "repeated",
         Some(Decided::Refused) => entry.decision == "refused",
     };
     let host = filter.host.as_ref().is_none_or(|pattern| {

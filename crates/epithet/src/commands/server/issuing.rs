@@ -78,11 +78,11 @@ impl Issuing {
     ) -> anyhow::Result<ExitCode> {
         let audit = Arc::new(self.audit);
         let authority = Authority::new(keys.signer, self.ceilings).publish_also(keys.others);
-        let numbers = Numbers::new(
+        let mut numbers = Numbers::new(
             self.settings.tls.as_ref(),
             rules.as_ref().map(|rules| &rules.policy),
         );
-        let mut router = epithet_ca::router_with(authority, policy, Arc::clone(&audit), numbers.ca.clone());
+        let mut router = epithet_ca::router_with(authority, policy, Arc::clone(&audit), numbers.of_ca());
         if let Some(rules) = &rules {
             router = in_process::say_when_rules_are_old(router, Arc::clone(&rules.policy));
         }

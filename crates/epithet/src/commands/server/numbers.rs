@@ -1,4 +1,4 @@
-//! The numbers of a CA, gathered from its parts, on a listener of their own.
+//! The numbers of a server, gathered from its parts, on a listener of their own.
 
 use anyhow::Context;
 use epithet_ca::CaMetrics;
@@ -26,20 +26,18 @@ impl Reloads {
 
 /// Everything that is counted.
 pub(super) struct Numbers {
-    pub(super) ca: CaMetrics,
     pub(super) reloads: Reloads,
     registry: Registry,
 }
 
 impl Numbers {
-    /// `policy` is that of the same process.
+    /// Those of a server with these TLS files and this policy, as far as it has them.
     pub(super) fn new(tls: Option<&Tls>, policy: Option<&Arc<Policy>>) -> Self {
-        let (ca, reloads) = (CaMetrics::default(), Reloads::default());
+        let reloads = Reloads::default();
         let mut registry = Registry::with_prefix("epithet");
-        ca.register(&mut registry);
         registry.register(
             "reloads",
-            "How often the audit log and the TLS files were opened again, by result",
+            "How often files were read or opened again (audit log, TLS files, rules, the CA's keys), by result",
             reloads.0.clone(),
         );
         if let Some(tls) = tls {
@@ -48,11 +46,14 @@ impl Numbers {
         if let Some(policy) = policy {
             register_policy(&mut registry, policy);
         }
-        Self {
-            ca,
-            reloads,
-            registry,
-        }
+        Self { reloads, registry }
+    }
+
+    /// And those of a CA.
+    pub(super) fn of_ca(&mut self) -> CaMetrics {
+        let ca = CaMetrics::default();
+        ca.register(&mut self.registry);
+        ca
     }
 
     /// Serves them until the end.
@@ -75,6 +76,7 @@ impl Numbers {
 }
 
 fn register_policy(registry: &mut Registry, policy: &Arc<Policy>) {
+    policy.metrics().register(registry);
     let look = |read: fn(&Policy) -> Option<u64>| {
         let policy = Arc::clone(policy);
         move || read(&policy).map(|number| number as f64)
@@ -83,6 +85,14 @@ fn register_policy(registry: &mut Registry, policy: &Arc<Policy>) {
         "policy_jwks_age_seconds",
         "Seconds since the oldest identity provider's keys were fetched or confirmed",
         look(Policy::keys_age),
+    ));
+    registry.register_collector(Looked::new(
+        "policy_rules_age_seconds",
+        "Seconds since the rules in force were read",
+        look(|policy| {
+            let age = jiff::Timestamp::now().duration_since(policy.status().loaded_at);
+            u64::try_from(age.as_secs()).ok()
+        }),
     ));
     registry.register_collector(Looked::new(
         "policy_rules_reloads",

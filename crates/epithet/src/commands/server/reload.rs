@@ -48,13 +48,17 @@ impl Rules {
         }
     }
 
-    fn read_again(&mut self) {
+    fn read_again(&mut self, reloads: &Reloads) {
         self.read = self.look();
         let document = config::load(self.global.config.as_deref())
             .and_then(|config| super::document(&config, &self.flags));
         match self.policy.reload(document) {
-            Ok(()) => tracing::info!("the rules were read again"),
+            Ok(()) => {
+                reloads.note("rules", true);
+                tracing::info!("the rules were read again");
+            }
             Err(error) => {
+                reloads.note("rules", false);
                 let error = format!("{error:#}");
                 tracing::error!(error, "the rules cannot be used; the old ones stay in force");
             }
@@ -62,12 +66,12 @@ impl Rules {
     }
 
     /// Reads the rules again if their files changed and have rested since they were last looked at.
-    fn read_if_changed(&mut self) {
+    fn read_if_changed(&mut self, reloads: &Reloads) {
         let now = self.look();
         let rests = now == self.seen;
         self.seen = now;
         if rests && self.seen != self.read {
-            self.read_again();
+            self.read_again(reloads);
         }
     }
 
@@ -93,10 +97,14 @@ impl Callers {
         self.named.contains("://")
     }
 
-    async fn read_again(&self) {
+    async fn read_again(&self, reloads: &Reloads) {
         match super::ca_keys::public(&self.named, self.roots.as_deref()).await {
-            Ok(keys) => self.tokens.replace_keys(keys),
+            Ok(keys) => {
+                reloads.note("ca_keys", true);
+                self.tokens.replace_keys(keys);
+            }
             Err(error) => {
+                reloads.note("ca_keys", false);
                 let error = format!("{error:#}");
                 tracing::error!(error, "the CA's keys cannot be read; the old ones stay in force");
             }
@@ -121,10 +129,10 @@ impl Reload {
                         None => break,
                     },
                     _ = due.tick() => if let Some(callers) = self.callers.as_ref().filter(|one| one.is_asked()) {
-                        callers.read_again().await;
+                        callers.read_again(&self.reloads).await;
                     },
                     _ = looks.tick(), if self.rules.is_some() => {
-                        self.rules.iter_mut().for_each(Rules::read_if_changed);
+                        self.rules.iter_mut().for_each(|rules| rules.read_if_changed(&self.reloads));
                     }
                 }
             }
@@ -134,7 +142,7 @@ impl Reload {
 
     async fn all(&mut self) {
         if let Some(callers) = &self.callers {
-            callers.read_again().await;
+            callers.read_again(&self.reloads).await;
         }
         if let Some(audit) = &self.audit {
             match audit.reopen() {
@@ -161,7 +169,7 @@ impl Reload {
             }
         }
         if let Some(rules) = &mut self.rules {
-            rules.read_again();
+            rules.read_again(&self.reloads);
         }
     }
 }
