@@ -71,6 +71,7 @@ impl Firm {
                 "-addext",
                 "subjectAltName=IP:127.0.0.1",
             ])
+            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
             .args(["-keyout", &self.path("tls.key"), "-out", &self.path("tls.pem")]);
         Finished::of(openssl, DEADLINE).success();
     }
