@@ -25,7 +25,7 @@ pub(super) fn endpoint(named: &str, is_signed: bool) -> anyhow::Result<Endpoint>
     };
     match bond(&endpoint, is_signed) {
         Some(bond) => {
-            tracing::info!(policy = %endpoint, by = bond, "the policy server's answers are bound to it")
+            tracing::info!(policy = %endpoint, by = bond, "the policy server's answers are bound to it");
         }
         None => tracing::warn!(
             policy = %endpoint,
