@@ -7,9 +7,8 @@
 use crate::principal_pattern::PrincipalPattern;
 use epithet_wire::limits::{CERTIFICATE_TTL_MAX, KEY_ID_MAX, OPTION_VALUE_MAX, PRINCIPALS_MAX};
 use epithet_wire::policy::{CertParams, Grounds, PolicyResponse};
-use epithet_wire::{KeyId, NameError, Principal, RequestId};
+use epithet_wire::{KeyId, NameError, Principal, RequestId, check_network};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::time::Duration;
 
 /// The extensions that policy may ask for unless configured.
@@ -222,8 +221,8 @@ fn check_options(
             return Err(Err(shown()));
         }
         let is_right = match name.as_str() {
-            "force-command" => !value.is_empty() && !value.contains(char::is_control),
-            "source-address" => !value.is_empty() && value.split(',').all(is_network),
+            "force-command" => !value.trim().is_empty() && !value.contains(char::is_control),
+            "source-address" => value.split(',').all(|network| check_network(network).is_ok()),
             // Every other option this CA knows is a flag; one with a domain of its own may have a value.
             name => value.is_empty() || name.contains('@') && !value.contains(char::is_control),
         };
@@ -232,18 +231,6 @@ fn check_options(
         }
     }
     Ok(())
-}
-
-/// An address with or without the length of a prefix, as sshd reads `source-address`.
-fn is_network(text: &str) -> bool {
-    let (address, prefix) = text
-        .split_once('/')
-        .map_or((text, None), |(address, prefix)| (address, Some(prefix)));
-    let Ok(address) = address.parse::<IpAddr>() else {
-        return false;
-    };
-    let longest = if address.is_ipv4() { 32 } else { 128 };
-    prefix.is_none_or(|prefix| prefix.parse::<u8>().is_ok_and(|length| length <= longest))
 }
 
 #[cfg(test)]
@@ -403,6 +390,12 @@ pub(crate) mod tests {
             ("force-command", "a\nb", false),
             ("source-address", "10.0.0.0/8,2001:db8::/32,192.0.2.1", true),
             ("source-address", "10.0.0.0/33", false),
+            // sshd refuses everybody for these.
+            ("source-address", "127.0.0.1/8", false),
+            ("source-address", "127.0.0.0/+8", false),
+            ("source-address", "127.0.0.1,10.0.0.1/8", false),
+            ("source-address", "::ffff:127.0.0.1", false),
+            ("force-command", "  ", false),
             ("source-address", "*", false),
             ("source-address", "", false),
             ("verify-required", "", true),

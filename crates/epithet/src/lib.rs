@@ -7,6 +7,7 @@ mod commands;
 mod config;
 mod failure;
 mod logging;
+mod published_text;
 mod runtime;
 mod ssh_config_file;
 mod terminal;

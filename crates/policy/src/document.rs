@@ -110,14 +110,14 @@ pub struct HostRule {
     pub principals: Option<Principals>,
 }
 
-/// How long a certificate lives: more than nothing, written like `5m` or `1h30m`.
+/// How long a certificate lives: a second or more, for certificates have no smaller times; written like `5m` or `1h30m`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Lifetime(Duration);
 
 impl Lifetime {
-    /// `None` for no time at all.
+    /// `None` for less than a second.
     pub fn new(duration: Duration) -> Option<Self> {
-        (!duration.is_zero()).then_some(Self(duration))
+        (duration >= Duration::from_secs(1)).then_some(Self(duration))
     }
 
     /// The time.
@@ -131,7 +131,9 @@ impl<'de> Deserialize<'de> for Lifetime {
         let duration =
             parse_duration(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)?;
         Self::new(duration).ok_or_else(|| {
-            serde::de::Error::custom("a certificate cannot have a life of 0; leave the key out")
+            serde::de::Error::custom(
+                "a certificate lives for a second or more; leave the key out for the usual life",
+            )
         })
     }
 }
@@ -271,7 +273,7 @@ mod tests {
             ),
             (
                 "defaults:\n  expiration: 0s\n",
-                "p.yaml:2:15: a certificate cannot have a life of 0",
+                "p.yaml:2:15: a certificate lives for a second or more",
             ),
             (
                 "hosts:\n  a:\n    experation: 5m\n",

@@ -273,11 +273,6 @@ impl<'d> Look<'d> {
                     "{key}: the CA cuts {shown} to its own limit of {ceiling} (--max-ttl)"
                 ));
             }
-            if life < Duration::from_secs(1) {
-                return Some(format!(
-                    "{key}: the CA refuses a life of {shown}; give it some seconds"
-                ));
-            }
             (life <= CERTIFICATE_EXPIRY_BUFFER).then(|| {
                 let buffer = format_duration(CERTIFICATE_EXPIRY_BUFFER);
                 format!("{key}: a certificate of {shown} is never used: its last {buffer} count as ended")
@@ -525,7 +520,7 @@ hosts:
 users: {a: [t]}
 groups: {" g": []}
 oidc: {groups-claim: groups}
-default-expiration: 900ms
+default-expiration: 4s
 defaults: {ttl: 5s, allow: {root: [t]}, principals: ["{user}@{host}", prod-x]}
 hosts:
   "*.lan": {}
@@ -534,7 +529,7 @@ hosts:
         let expected = [
             "3:10: groups:  g has no tags",
             "3:10: groups: \" g\" begins or ends with a blank",
-            "5:1: default-expiration: the CA refuses a life of 900ms",
+            "5:1: default-expiration: a certificate of 4s is never used",
             "5:1: default-expiration: wins over",
             "6:12: defaults.ttl: a certificate of 5s is never used",
             "6:54: defaults.principals: the CA refuses every login that adds root@x7.lan",

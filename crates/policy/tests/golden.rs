@@ -232,7 +232,17 @@ fn configurations_are_judged_as_there_or_refused_with_a_reason() {
         ("hosts: {h: {expiration: soon}}", Some("not a duration")),
         // There such lives are accepted.
         ("defaults: {expiration: -5m}", Some("not a duration")),
-        ("defaults: {expiration: 0s}", Some("a life of 0")),
+        ("defaults: {expiration: 0s}", Some("a second or more")),
+        ("defaults: {expiration: 999ms}", Some("a second or more")),
+        ("defaults: {expiration: 1s}", None),
+        // What a rule leaves empty would not lift what `defaults` say, so it is no way to write that.
+        ("hosts: {h: {source-address: []}}", Some("0.0.0.0/0")),
+        ("hosts: {h: {source-address: }}", Some("0.0.0.0/0")),
+        (
+            "hosts: {h: {source-address: ['::ffff:192.0.2.1']}}",
+            Some("write it as 192.0.2.1"),
+        ),
+        ("hosts: {h: {force-command: ~}}", Some("leave the key out")),
         // There unknown keys are ignored.
         ("oidc: {client_id: x}", Some("unknown field `client_id`")),
         ("oidc: {audience: x}", Some("unknown field `audience`")),

@@ -14,6 +14,9 @@ const FORWARDED_FOR: &str = "x-forwarded-for";
 /// Addresses that are looked at, from the right: no chain of proxies is longer.
 const HOPS_MAX: usize = 32;
 
+/// The bits before the IPv4 address in an IPv6 address that holds one (RFC 4291 section 2.5.5.2).
+const MAPPED: u8 = 96;
+
 /// Proxies whose `X-Forwarded-For` is believed: a network, or everybody who reaches the Unix socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TrustedProxy {
@@ -54,7 +57,13 @@ impl FromStr for TrustedProxy {
         if prefix > longest {
             return Err(malformed());
         }
-        Ok(Self::Network(address, prefix))
+        // Peers are compared in their own form, so `::ffff:192.0.2.1` is 192.0.2.1 here as it is there.
+        match address.to_canonical() {
+            IpAddr::V4(inner) if address.is_ipv6() && prefix >= MAPPED => {
+                Ok(Self::Network(IpAddr::V4(inner), prefix - MAPPED))
+            }
+            _ => Ok(Self::Network(address, prefix)),
+        }
     }
 }
 
@@ -150,6 +159,8 @@ mod tests {
             ("192.0.2.128/25", "192.0.2.129", "192.0.2.127"),
             ("2001:db8::/32", "2001:db8:ffff::1", "2001:db9::1"),
             ("::1", "::1", "::2"),
+            ("::ffff:10.1.2.3", "10.1.2.3", "10.1.2.4"),
+            ("::ffff:10.0.0.0/104", "10.255.0.1", "11.0.0.1"),
             ("0.0.0.0/0", "203.0.113.1", "2001:db8::1"),
         ] {
             let network: TrustedProxy = network.parse().unwrap();

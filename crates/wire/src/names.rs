@@ -111,15 +111,26 @@ impl HostName {
 
 /// An address in its one spelling; `None` for a name.
 pub(crate) fn canonical_address(name: &str) -> Option<String> {
-    // A scope (`fe80::1%eth0`) is part of the address, and has no other spelling.
     if let Some((address, scope)) = name.split_once('%') {
         let address: std::net::Ipv6Addr = address.parse().ok()?;
-        return Some(format!("{address}%{scope}"));
+        // A scope tells apart only what each link has for itself; getaddrinfo(3) reads it with any address and forgets it.
+        return Some(if is_of_one_link(address) {
+            format!("{address}%{scope}")
+        } else {
+            address.to_canonical().to_string()
+        });
     }
     match name.parse::<std::net::IpAddr>() {
         Ok(address) => Some(address.to_canonical().to_string()),
         Err(_) => inet_aton(name).map(|address| address.to_string()),
     }
+}
+
+/// Whether many links have this address, each for something else (RFC 4007 section 4): `fe80::/10` and multicast that stays
+/// on its interface or link.
+fn is_of_one_link(address: std::net::Ipv6Addr) -> bool {
+    let head = address.segments()[0];
+    head & 0xffc0 == 0xfe80 || matches!(head & 0xff0f, 0xff01 | 0xff02)
 }
 
 /// An IPv4 address as inet_aton(3) reads it, which ssh's resolver does: one to four numbers, decimal, octal (`0`) or
@@ -143,8 +154,15 @@ fn inet_aton(text: &str) -> Option<std::net::Ipv4Addr> {
 }
 
 fn digits_of(text: &str, radix: u32) -> Option<u64> {
-    let is_number = !text.is_empty() && text.len() <= 16 && text.chars().all(|c| c.is_digit(radix));
-    is_number.then(|| u64::from_str_radix(text, radix).ok())?
+    let is_number = !text.is_empty() && text.chars().all(|c| c.is_digit(radix));
+    // Any number of zeros may stand before it.
+    let text = text.trim_start_matches('0');
+    match text.len() {
+        _ if !is_number => None,
+        0 => Some(0),
+        1..=16 => u64::from_str_radix(text, radix).ok(),
+        _ => None,
+    }
 }
 
 /// A login name on the host, and the certificate's principal for it.
@@ -330,11 +348,21 @@ mod tests {
             ("127.1", "127.0.0.1"),
             ("0:0:0:0:0:0:0:1", "::1"),
             ("FE80:0:0::1%Eth0", "fe80::1%eth0"),
+            ("ff02::1%2", "ff02::1%2"),
+            // A scope means nothing where only one host has the address.
+            ("::1%0", "::1"),
+            ("0:0::1%lo", "::1"),
+            ("::ffff:127.0.0.1%0", "127.0.0.1"),
+            ("ff0e::1%2", "ff0e::1"),
+            ("00000000000000000177.0.0.1", "127.0.0.1"),
+            ("0x00000000000000000000c0000201", "192.0.2.1"),
+            ("127.0.0.000000000000000000000000001", "127.0.0.1"),
             // No addresses, so they stay as they are.
             ("256.0.0.1", "256.0.0.1"),
             ("192.0.2.256", "192.0.2.256"),
             ("192.0.2.1.5", "192.0.2.1.5"),
             ("4294967296", "4294967296"),
+            ("36893488147419103233", "36893488147419103233"),
             ("0x", "0x"),
             ("08", "08"),
             ("1.2.", "1.0.0.2"),
@@ -345,6 +373,36 @@ mod tests {
             assert_eq!(
                 HostName::parse(written).unwrap().canonical(),
                 canonical,
+                "{written}"
+            );
+        }
+    }
+
+    /// A rule for an address must not be walked around by a spelling that ssh's resolver reads as the same address.
+    #[test]
+    fn whatever_the_resolver_reads_as_an_address_has_that_addresss_spelling() {
+        use std::net::ToSocketAddrs;
+        for written in [
+            "127.1",
+            "0x7f.1",
+            "0177.0.0.1",
+            "00000000000000000177.0.0.1",
+            "2130706433",
+            "0x7f000001",
+            "0x0000000000000000007f000001",
+            "127.0.0.0001",
+            "::1",
+            "0::1",
+            "::1%0",
+            "::ffff:127.0.0.1",
+            "::FFFF:7f00:1",
+            "::ffff:127.0.0.1%0",
+            "127.0.1",
+        ] {
+            let read = (written, 22).to_socket_addrs().unwrap().next().unwrap().ip();
+            assert_eq!(
+                HostName::parse(written).unwrap().canonical(),
+                read.to_canonical().to_string(),
                 "{written}"
             );
         }

@@ -190,7 +190,7 @@ fn document(config: &Config, flags: &RuleOptions) -> anyhow::Result<Document> {
     over(&mut document.oidc.first.client_secret, &flags.oidc_client_secret);
     if let Some(text) = &flags.default_expiration {
         let duration = epithet_wire::parse_duration(text).context("--default-expiration")?;
-        let lifetime = Lifetime::new(duration).context("--default-expiration must be longer than 0s")?;
+        let lifetime = Lifetime::new(duration).context("--default-expiration must be a second or more")?;
         document.default_expiration = Some(lifetime);
     }
     if document.users.is_empty() && document.groups.is_empty() {

@@ -137,3 +137,55 @@ fn rotate_says_which_step_is_next() {
     let insecure = office.epithet(&["ca", "rotate", "http://ca.example.com"]);
     assert!(insecure.stderr.contains("in the clear"), "{insecure:?}");
 }
+
+/// Answers one request with so many bytes of comment before `line`, or without end; says how many it got rid of.
+fn page(size: Option<usize>, line: &str) -> (String, std::thread::JoinHandle<usize>) {
+    use std::io::{BufRead, BufReader, Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let line = format!("\n{line}\n");
+    let serving = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a client");
+        let mut request = BufReader::new(stream.try_clone().expect("a stream"));
+        while request
+            .by_ref()
+            .lines()
+            .next()
+            .is_some_and(|line| line.is_ok_and(|line| !line.is_empty()))
+        {}
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n");
+        let padding = size.map_or(usize::MAX, |size| size - line.len());
+        let mut written = 0;
+        while written < padding {
+            let piece = vec![b'#'; (padding - written).min(16 * 1024)];
+            if stream.write_all(&piece).is_err() {
+                return written;
+            }
+            written += piece.len();
+        }
+        let _ = stream.write_all(line.as_bytes());
+        written
+    });
+    (url, serving)
+}
+
+#[test]
+fn published_keys_are_read_up_to_a_limit_and_an_endless_answer_is_given_up() {
+    use epithet_wire::limits::HTTP_BODY_MAX;
+    let office = Office::new();
+    let key = office.key("ca");
+    let (url, serving) = page(Some(HTTP_BODY_MAX), &bare(&key));
+    let all = office.epithet(&["ca", "rotate", &url]);
+    assert!(all.stdout.contains(&key.fingerprint()), "{all:?}");
+    serving.join().expect("the page was read");
+    let (url, _) = page(Some(HTTP_BODY_MAX + 1), &bare(&key));
+    let more = office.epithet(&["ca", "rotate", &url]);
+    assert!(more.stderr.contains("larger than 65536 bytes"), "{more:?}");
+    let (url, serving) = page(None, "");
+    let endless = office.epithet(&["ca", "rotate", &url]);
+    assert_eq!(endless.code(), Some(1), "{endless:?}");
+    assert!(endless.stderr.contains("larger than 65536 bytes"), "{endless:?}");
+    // What is beyond the limit lies in the buffers of the two sockets.
+    let taken = serving.join().expect("the page ended");
+    assert!(taken < 64 * 1024 * 1024, "{taken} bytes were taken");
+}

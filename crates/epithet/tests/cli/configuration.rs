@@ -195,7 +195,11 @@ fn a_wrong_value_is_refused_with_its_place_and_what_would_be_right() {
         ("agent: {match: ['a[']}\n", "", "`[`"),
         ("agent: [\n", "", ""),
         ("agent: {name: x, name: y}\n", "", "name"),
-        ("policy: {hosts: {'*': {expiration: 0s}}}\n", "", "life of 0"),
+        (
+            "policy: {hosts: {'*': {expiration: 0s}}}\n",
+            "",
+            "a second or more",
+        ),
         ("just text\n", "", ""),
         ("\u{7}\n", "", ""),
     ];

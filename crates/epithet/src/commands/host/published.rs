@@ -2,6 +2,7 @@
 
 use crate::cli::{CaKeyOptions, Global};
 use crate::config;
+use crate::published_text::{innermost, published_text};
 use anyhow::{Context, bail};
 use epithet_ssh::CaPublicKey;
 use epithet_wire::Endpoint;
@@ -88,7 +89,7 @@ fn from_ca(global: &Global, url: &str) -> anyhow::Result<Published> {
 }
 
 async fn fetch(client: reqwest::Client, url: url::Url) -> anyhow::Result<(String, Option<i64>)> {
-    let mut response = client.get(url).send().await.map_err(innermost)?;
+    let response = client.get(url).send().await.map_err(innermost)?;
     let now = Timestamp::now().as_second();
     if !response.status().is_success() {
         bail!("the CA answered {}", response.status());
@@ -96,26 +97,8 @@ async fn fetch(client: reqwest::Client, url: url::Url) -> anyhow::Result<(String
     let date = response.headers().get("date").and_then(|date| date.to_str().ok());
     let there = date.and_then(|date| rfc2822::parse(date).ok());
     let ahead = there.map(|there| now - there.timestamp().as_second());
-    let mut body = Vec::new();
-    while let Some(piece) = response.chunk().await.map_err(innermost)? {
-        if body.len() + piece.len() > HTTP_BODY_MAX {
-            bail!("the CA's answer is larger than {HTTP_BODY_MAX} bytes");
-        }
-        body.extend_from_slice(&piece);
-    }
-    let text = String::from_utf8(body)
-        .ok()
-        .context("the CA's answer is not text")?;
+    let text = published_text(response).await?;
     Ok((text, ahead))
-}
-
-/// The reason that helps, without the URL, which the caller says.
-fn innermost(error: reqwest::Error) -> anyhow::Error {
-    let mut reason: &dyn std::error::Error = &error;
-    while let Some(source) = reason.source() {
-        reason = source;
-    }
-    anyhow::anyhow!("{reason}")
 }
 
 /// One key a line; blank lines and comments are passed over.

@@ -5,7 +5,7 @@ use super::passphrase::Passphrases;
 use anyhow::{Context, bail};
 use epithet_ssh::{AgentAddress, AgentKey, CaKey, CaKeyError, CaKeyFormatError, CaPublicKey, CaSigner};
 use epithet_wire::Endpoint;
-use epithet_wire::limits::{CA_DEADLINE, CA_KEYS_MAX, HTTP_BODY_MAX};
+use epithet_wire::limits::{CA_DEADLINE, CA_KEYS_MAX};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -238,9 +238,10 @@ pub(crate) async fn fetch(flag: &str, url: &str, roots: Option<&[u8]>) -> anyhow
     let failed = || format!("{flag} {endpoint}");
     let response = builder.build()?.get(url).send().await.with_context(failed)?;
     let status = response.status();
-    let text = response.text().await.with_context(failed)?;
-    if !status.is_success() || text.len() > HTTP_BODY_MAX {
+    if !status.is_success() {
         bail!("{flag} {endpoint}: the CA answered {status}");
     }
-    Ok(text)
+    crate::published_text::published_text(response)
+        .await
+        .with_context(failed)
 }
