@@ -74,8 +74,7 @@ impl AuthSource {
             } => {
                 let knowledge = cancel.run_until_cancelled(discovery.get(CA_DEADLINE)).await;
                 let discovered = match knowledge.ok_or(AuthSourceError::Cancelled)? {
-                    Knowledge::Known(Some(discovery)) => discovery.auth.clone(),
-                    Knowledge::Known(None) => None,
+                    Knowledge::Known(said) => said.discovery.as_ref().and_then(|found| found.auth.clone()),
                     Knowledge::Unreachable(problem) => {
                         return Err(AuthSourceError::Unreachable(ca.clone(), problem));
                     }

@@ -2,7 +2,7 @@
 
 use crate::agents::Agents;
 use crate::descriptors::Shares;
-use crate::discovery::Knowledge;
+use crate::discovery::{Knowledge, Said};
 use crate::key_stock::KeyStock;
 use crate::listener::{self, Answers};
 use crate::login::Login;
@@ -185,22 +185,23 @@ impl Broker {
             true => Duration::ZERO,
             false => FIRST_WORD,
         };
-        if let Knowledge::Known(known) = discovery.watch.get(patience).await {
-            self.learn(&now.outfit, known.as_deref());
+        if let Knowledge::Known(said) = discovery.watch.get(patience).await {
+            self.learn(&now.outfit, &said);
         }
     }
 
-    /// Takes over the CA's patterns, and remembers them. True when they changed.
-    fn learn(&self, outfit: &Outfit, discovery: Option<&epithet_wire::ca::Discovery>) -> bool {
+    /// Takes over the CA's patterns, and remembers them.
+    fn learn(&self, outfit: &Outfit, said: &Said) {
         if !outfit.settings.follows_ca() {
-            return false;
+            return;
         }
-        let patterns = discovery.map_or(&[][..], |discovery| discovery.match_patterns.as_slice());
         let now = outfit.settings.clock.now().unix;
-        outfit
-            .remembered()
-            .remember(&outfit.pool.addresses(), patterns, now);
-        outfit.gate.learn(discovery)
+        if !said.is_partial {
+            outfit
+                .remembered()
+                .remember(&outfit.pool.addresses(), said.patterns(), now);
+        }
+        outfit.gate.learn(said);
     }
 
     /// Writes the file for the ssh that is here and the hosts that are known.
@@ -218,6 +219,10 @@ impl Broker {
         let (text, problem) = render_or_nothing(&config);
         if let Some(problem) = problem {
             tracing::warn!(%problem, "ssh is not asked for anything");
+        }
+        let is_there = std::fs::read_to_string(self.run_dir.ssh_config()).is_ok_and(|there| there == text);
+        if is_there {
+            return Ok(());
         }
         self.run_dir.write_ssh_config(&text)
     }
@@ -291,9 +296,9 @@ impl Broker {
                     if changes.changed().await.is_err() {
                         return std::future::pending().await;
                     }
-                    if let Knowledge::Known(known) = changes.borrow_and_update().clone()
-                        && self.learn(&now.outfit, known.as_deref())
-                    {
+                    if let Knowledge::Known(said) = changes.borrow_and_update().clone() {
+                        self.learn(&now.outfit, &said);
+                        // Also when a match learned it first.
                         self.rewrite_ssh_config();
                     }
                 }

@@ -248,8 +248,7 @@ impl CaHttp {
         let links = response.headers().get_all(LINK);
         let target = links
             .iter()
-            .filter_map(|value| value.to_str().ok())
-            .find_map(discovery_target);
+            .find_map(|value| discovery_target(&String::from_utf8_lossy(value.as_bytes())));
         let Some(target) = target else {
             let head = Head::of(&response);
             let body = read_body(response, &ca.url).await?;

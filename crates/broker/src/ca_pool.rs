@@ -5,12 +5,13 @@ use crate::ca_address::CaAddress;
 use crate::ca_answer::{Answered, CaAnswer};
 use crate::ca_client::{CaHttp, Post};
 use crate::dial::Dial;
+use crate::discovery::Said;
 use crate::health::{Health, HealthState};
 use crate::pace::Pace;
 use crate::traces::Recorder;
 use epithet_agent::Clock;
 use epithet_wire::broker::CaInspection;
-use epithet_wire::ca::{CertificateRequest, Discovery};
+use epithet_wire::ca::CertificateRequest;
 use epithet_wire::{RequestId, Token};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -217,18 +218,33 @@ impl CaPool {
         }
     }
 
-    /// The discovery document of the first CA that has an answer.
-    pub(crate) async fn discovery(&self) -> Result<Option<Discovery>, String> {
-        let mut problems = Vec::new();
+    /// What the first CA says that names its hosts, else what the first says that answers.
+    pub(crate) async fn discovery(&self) -> Result<Said, String> {
+        let (mut problems, mut first) = (Vec::new(), None);
         for member in self.order() {
             match self.http.discovery(&member.address, &self.clock).await {
-                Ok(discovery) => return Ok(discovery),
+                Ok(discovery) => {
+                    let said = Said {
+                        discovery,
+                        is_partial: false,
+                    };
+                    if !said.patterns().is_empty() {
+                        return Ok(said);
+                    }
+                    first.get_or_insert(said);
+                }
                 Err(problem) => {
                     problems.push(format!("{}: {problem}", member.address));
                 }
             }
         }
-        Err(problems.join("; "))
+        match first {
+            Some(said) => Ok(Said {
+                is_partial: !problems.is_empty(),
+                ..said
+            }),
+            None => Err(problems.join("; ")),
+        }
     }
 
     /// The members in the order in which they are asked: the well ones, those overtaken a moment ago or at rest, those left
@@ -283,4 +299,63 @@ fn jitter() -> f64 {
     // Without randomness the pause is simply the middle one.
     let _ = aws_lc_rs::rand::fill(&mut byte);
     f64::from(byte[0]) / 255.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A CA that answers `GET /` and `GET /discovery` with these.
+    fn ca(front: String, discovery: &'static str) -> CaAddress {
+        use std::io::{BufRead, BufReader, Write};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                let first = lines.next().unwrap().unwrap();
+                for _ in lines.map_while(|line| line.ok().filter(|line| !line.is_empty())) {}
+                let head = "connection: close\r\n";
+                let answer = match first.starts_with("GET /discovery ") {
+                    true => format!("HTTP/1.1 200 OK\r\n{head}\r\n{discovery}"),
+                    false => front.replacen("\r\n", &format!("\r\n{head}"), 1),
+                };
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        url.parse().unwrap()
+    }
+
+    fn key() -> String {
+        epithet_ssh::CaKey::generate_ed25519().unwrap().public_line()
+    }
+
+    #[tokio::test]
+    async fn the_ca_that_names_its_hosts_counts_and_silence_beside_one_that_is_away_is_partial() {
+        let naming = || {
+            let link = "link: <\u{e4}>; rel=next, <discovery>; rel=discovery\r\n";
+            let front = format!("HTTP/1.1 200 OK\r\n{link}\r\n{}", key());
+            ca(front, r#"{"matchPatterns": ["*.corp"]}"#)
+        };
+        let silent = || ca(format!("HTTP/1.1 200 OK\r\n\r\n{}", key()), "{}");
+        let away = || ca("HTTP/1.1 503 Service Unavailable\r\n\r\n".to_owned(), "");
+        let strange = || ca("HTTP/1.1 200 OK\r\n\r\nOK".to_owned(), "");
+        for (cas, expected) in [
+            (vec![naming(), silent()], Ok((1, false))),
+            (vec![silent(), naming()], Ok((1, false))),
+            (vec![away(), naming()], Ok((1, false))),
+            (vec![away(), silent()], Ok((0, true))),
+            (vec![strange(), silent()], Ok((0, true))),
+            (vec![silent(), silent()], Ok((0, false))),
+            (vec![strange()], Err(())),
+            (vec![away(), strange()], Err(())),
+        ] {
+            let http = CaHttp::new(None, Duration::from_secs(30)).unwrap();
+            let named = format!("{cas:?}");
+            let pool = CaPool::new(http, Duration::from_secs(60), cas, Clock::default());
+            let found = pool.discovery().await;
+            let found = found.map(|said| (said.patterns().len(), said.is_partial));
+            assert_eq!(found.map_err(|_| ()), expected, "{named}");
+        }
+    }
 }

@@ -6,18 +6,38 @@ use epithet_wire::limits::DISCOVERY_MAX_AGE;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Between two attempts while the CA is away: from one second to a minute.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-/// The newest answer; `Known(None)` is a CA that says nothing about itself.
+/// The newest answer.
 #[derive(Debug, Clone, Default)]
 pub(crate) enum Knowledge {
     #[default]
     Unknown,
     Unreachable(String),
-    Known(Option<Arc<Discovery>>),
+    Known(Arc<Said>),
+}
+
+/// What the CAs say about themselves.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Said {
+    /// Of the first CA that names its hosts, else of the first that answers; `None` when that one says nothing.
+    pub(crate) discovery: Option<Discovery>,
+    /// Whether there may be more to know: nobody named hosts, and not everybody answered.
+    pub(crate) is_partial: bool,
+}
+
+impl Said {
+    /// The hosts that were named; none are named by a CA that wants to be asked about every host.
+    pub(crate) fn patterns(&self) -> &[String] {
+        self.discovery
+            .as_ref()
+            .map(|discovery| discovery.match_patterns.as_slice())
+            .unwrap_or_default()
+    }
 }
 
 /// A handle on the background task.
@@ -52,6 +72,16 @@ impl DiscoveryWatch {
         self.knowledge.borrow().clone()
     }
 
+    /// What is known, waiting at most `patience` for the answer of a CA that has not said anything yet, whatever it is.
+    pub(crate) async fn look(&self, patience: Duration) -> Knowledge {
+        let mut knowledge = self.knowledge.clone();
+        if !matches!(*knowledge.borrow_and_update(), Knowledge::Known(_)) {
+            self.wanted.notify_one();
+            let _ = tokio::time::timeout(patience, knowledge.changed()).await;
+        }
+        self.knowledge.borrow().clone()
+    }
+
     /// What is known at this moment.
     pub(crate) fn now(&self) -> Knowledge {
         self.knowledge.borrow().clone()
@@ -68,14 +98,19 @@ async fn keep_asking(pool: &CaPool, sender: &watch::Sender<Knowledge>, wanted: &
     let mut complained = false;
     loop {
         match pool.discovery().await {
-            Ok(discovery) => {
+            Ok(said) => {
                 if complained {
                     tracing::info!("the CA answers again");
                 }
                 complained = false;
                 pause = RETRY.0;
-                sender.send_replace(Knowledge::Known(discovery.map(Arc::new)));
-                tokio::time::sleep(DISCOVERY_MAX_AGE).await;
+                let pause = if said.is_partial {
+                    RETRY.1
+                } else {
+                    DISCOVERY_MAX_AGE
+                };
+                sender.send_replace(Knowledge::Known(Arc::new(said)));
+                tokio::time::sleep(pause).await;
             }
             Err(problem) => {
                 if !complained {
@@ -90,9 +125,11 @@ async fn keep_asking(pool: &CaPool, sender: &watch::Sender<Knowledge>, wanted: &
                         true
                     }
                 });
+                let failed = Instant::now();
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
-                    () = wanted.notified() => tokio::time::sleep(RETRY.0 / 4).await,
+                    // Whoever waits gets an answer at once, but nobody makes it hammer a CA that is away.
+                    () = wanted.notified() => tokio::time::sleep_until(failed + RETRY.0 / 4).await,
                 }
                 pause = (pause * 2).min(RETRY.1);
             }

@@ -14,7 +14,12 @@ pub(crate) fn discovery_target(header: &str) -> Option<String> {
             .iter()
             .find(|(name, _)| name.eq_ignore_ascii_case("rel"))
             .map(|(_, value)| value.as_str());
-        let is_discovery = |relation: &str| relation == AUTH_RELATION || relation == DISCOVERY_RELATION;
+        // RFC 8288 section 2.1: relations are compared without regard to case.
+        let is_discovery = |relation: &str| {
+            [AUTH_RELATION, DISCOVERY_RELATION]
+                .iter()
+                .any(|name| relation.eq_ignore_ascii_case(name))
+        };
         if relation.is_some_and(|relations| relations.split_ascii_whitespace().any(is_discovery)) {
             return Some(target.to_owned());
         }
@@ -81,6 +86,8 @@ mod tests {
             format!("<discovery>; rel=\"alternate {auth}\""),
             format!("<discovery>; title=\"a, b\"; rel=\"{auth}\""),
             format!("<discovery>; REL=\"{auth}\""),
+            format!("<discovery>; rel=\"{}\"", auth.to_uppercase()),
+            format!("<\u{fffd}>; title=\"\u{fffd}\", <discovery>; rel=\"{auth}\""),
             "<discovery>; rel=\"discovery\"".to_owned(),
         ];
         for header in &found {

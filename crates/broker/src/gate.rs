@@ -1,19 +1,19 @@
 //! The gate as it is now: from configuration once and for all, or following what the CA says.
 
-use crate::discovery::{DiscoveryWatch, Knowledge};
+use crate::discovery::{DiscoveryWatch, Knowledge, Said};
 use crate::hosts::{GateSource, HostGate};
 use arc_swap::ArcSwap;
 use epithet_agent::Clock;
 use epithet_wire::HostName;
 use epithet_wire::HostPattern;
-use epithet_wire::ca::Discovery;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a `match` waits for a CA that has not said yet which hosts are its own.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// The same for a CA that could not be reached the last time: every ssh to anywhere waits this long.
-const LITTLE_PATIENCE: Duration = Duration::from_millis(300);
+/// The same for a CA that could not be reached the last time, when every ssh to anywhere waits this long for one that still
+/// gives no answer at all: two round trips and a TLS handshake with a CA far away fit into it.
+const LITTLE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// See the module. Clones share the gate.
 #[derive(Debug, Clone)]
@@ -70,6 +70,14 @@ impl Gate {
         self.current.store(Arc::new(gate));
     }
 
+    /// Whether hosts were named, by a CA or by configuration.
+    fn names_hosts(&self) -> bool {
+        !matches!(
+            self.current.load().source(),
+            GateSource::Unknown | GateSource::Everything
+        )
+    }
+
     /// Whether it is known which hosts are ours.
     pub(crate) fn is_known(&self) -> bool {
         self.current.load().source() != GateSource::Unknown
@@ -93,8 +101,8 @@ impl Gate {
             Knowledge::Unreachable(_) => LITTLE_PATIENCE,
             _ => PATIENCE,
         };
-        if let Knowledge::Known(known) = discovery.get(patience).await {
-            self.learn(known.as_deref());
+        if let Knowledge::Known(said) = discovery.look(patience).await {
+            self.learn(&said);
         }
         self.current.load().admits(host)
     }
@@ -103,11 +111,13 @@ impl Gate {
         self.current.load().leave_alone(host);
     }
 
-    /// Takes over what the CA says. True when the hosts changed.
-    pub(crate) fn learn(&self, discovery: Option<&Discovery>) -> bool {
-        let advertised = discovery
-            .map(|discovery| discovery.match_patterns.as_slice())
-            .unwrap_or_default();
+    /// Takes over what the CA says. True when the hosts changed. Silence while another CA was not to be asked changes no
+    /// hosts that were named.
+    pub(crate) fn learn(&self, said: &Said) -> bool {
+        let advertised = said.patterns();
+        if said.is_partial && self.names_hosts() {
+            return false;
+        }
         let patterns = understood(advertised);
         let source = if advertised.is_empty() {
             GateSource::Everything
@@ -139,4 +149,49 @@ fn understood(texts: &[String]) -> Vec<HostPattern> {
         }
     }
     patterns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use epithet_wire::ca::Discovery;
+
+    fn said(patterns: &[&str], is_partial: bool) -> Said {
+        let match_patterns = patterns.iter().map(|text| (*text).to_owned()).collect();
+        Said {
+            discovery: Some(Discovery {
+                match_patterns,
+                ..Discovery::default()
+            }),
+            is_partial,
+        }
+    }
+
+    fn gate() -> Gate {
+        Gate::new(Vec::new(), GateSource::Unknown, None, Clock::default())
+    }
+
+    fn admitted(gate: &Gate) -> [bool; 2] {
+        ["web.corp", "github.com"].map(|host| gate.now().admits(&HostName::parse(host).unwrap()))
+    }
+
+    /// The second of two CAs that names no hosts must not open the gate while the first one is away.
+    #[test]
+    fn silence_while_another_ca_is_away_changes_no_hosts_that_were_named() {
+        let learned = gate();
+        assert!(learned.learn(&said(&["*.corp"], false)));
+        assert!(!learned.learn(&said(&[], true)));
+        assert_eq!(admitted(&learned), [true, false]);
+        assert!(learned.learn(&said(&[], false)));
+        assert_eq!(admitted(&learned), [true, true]);
+
+        let remembered = gate();
+        remembered.recall(&["*.corp".to_owned()]);
+        assert!(!remembered.learn(&said(&[], true)));
+        assert_eq!(admitted(&remembered), [true, false]);
+
+        let new = gate();
+        assert!(new.learn(&said(&[], true)));
+        assert_eq!(admitted(&new), [true, true]);
+    }
 }
