@@ -533,8 +533,8 @@ hosts:
             "5:1: default-expiration: wins over",
             "6:12: defaults.ttl: a certificate of 5s is never used",
             "6:54: defaults.principals: the CA refuses every login that adds root@x7.lan",
-            "9:52: hosts.*.corp.principals.root: the CA refuses every login that adds stage-root",
-            "9:64: hosts.*.corp.principals: nobody is allowed as rot",
+            "9:54: hosts.*.corp.principals.root: the CA refuses every login that adds stage-root",
+            "9:67: hosts.*.corp.principals: nobody is allowed as rot",
         ];
         let mut found = warnings(text);
         found.sort();
