@@ -64,7 +64,11 @@ impl CaAddress {
             }
         };
         match Endpoint::parse(url) {
-            Ok(Endpoint::Http(url)) => Ok(Self { url, priority }),
+            Ok(Endpoint::Http(mut url)) => {
+                // It is never sent, and one CA must not be two by it.
+                url.set_fragment(None);
+                Ok(Self { url, priority })
+            }
             Ok(Endpoint::Unix(_)) | Err(EndpointError::Scheme(_)) => {
                 Err(CaAddressError::Scheme(url.to_owned()))
             }

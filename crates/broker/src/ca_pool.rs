@@ -110,6 +110,9 @@ impl CaPool {
     /// A pool of at least one CA.
     pub(crate) fn new(http: CaHttp, cooldown: Duration, mut addresses: Vec<CaAddress>, clock: Clock) -> Self {
         addresses.sort_by_key(|address| std::cmp::Reverse(address.priority));
+        let mut seen = std::collections::HashSet::new();
+        // Named twice is one CA, with the higher of its priorities, so that no request asks it twice.
+        addresses.retain(|address| seen.insert(address.url.clone()));
         Self {
             http,
             cooldown,
@@ -328,6 +331,24 @@ mod tests {
 
     fn key() -> String {
         epithet_ssh::CaKey::generate_ed25519().unwrap().public_line()
+    }
+
+    #[test]
+    fn a_ca_that_is_named_twice_is_asked_once() {
+        let names = [
+            "priority=5:https://ca.example.com/#old",
+            "https://ca.example.com",
+            "https://CA.example.com:443/",
+            "https://ca.example.com/other",
+        ];
+        let addresses = names.map(|name| name.parse().unwrap()).to_vec();
+        let http = CaHttp::new(None, Duration::from_secs(30)).unwrap();
+        let pool = CaPool::new(http, Duration::from_secs(60), addresses, Clock::default());
+        assert_eq!(
+            pool.addresses(),
+            ["https://ca.example.com/", "https://ca.example.com/other"]
+        );
+        assert_eq!(pool.members[0].address.priority, 100);
     }
 
     #[tokio::test]

@@ -103,7 +103,9 @@ impl Health {
         }
         let doubled = BACK_OFF * 2_u32.saturating_pow(self.failures.min(16));
         let pause = retry_after.unwrap_or(doubled).min(longest).max(BACK_OFF);
-        let until = now + pause.mul_f64(0.75 + jitter.clamp(0.0, 1.0) / 2.0);
+        // What a CA wishes is the least; what we choose is spread to both sides.
+        let least = if retry_after.is_some() { 1.0 } else { 0.75 };
+        let until = now + pause.mul_f64(least + jitter.clamp(0.0, 1.0) / 2.0);
         self.open_until = self.open_until.max(Some(until));
         if is_another {
             self.failures = self.failures.saturating_add(1);
@@ -203,7 +205,7 @@ mod tests {
         let now = Duration::from_secs(100);
         for (wish, pause) in [(0, 1), (30, 30), (86_400, 60)] {
             let mut health = Health::default();
-            health.failed(now, Some(Duration::from_secs(wish)), MINUTE, 0.5, "busy".into());
+            health.failed(now, Some(Duration::from_secs(wish)), MINUTE, 0.0, "busy".into());
             assert_eq!(
                 health.state(now + Duration::from_secs(pause)),
                 HealthState::HalfOpen,
@@ -215,5 +217,10 @@ mod tests {
                 "{wish}"
             );
         }
+        // It is never come back to earlier, however the pauses of many laptops are spread.
+        let mut health = Health::default();
+        health.failed(now, Some(Duration::from_secs(30)), MINUTE, 1.0, "busy".into());
+        assert_eq!(health.state(now + Duration::from_secs(44)), HealthState::Open);
+        assert_eq!(health.state(now + Duration::from_secs(45)), HealthState::HalfOpen);
     }
 }

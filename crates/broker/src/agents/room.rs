@@ -8,7 +8,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 impl Agents {
-    /// Makes room for one more agent: the ended one goes that was useful the longest time ago. A live one never does.
+    /// Makes room for one more agent: the ended one goes that was useful the longest time ago, else the one that an ssh was given
+    /// which logs in nowhere and has not asked for anything. A live one never does.
     pub(super) fn make_room(
         &self,
         live: &mut HashMap<ConnectionHash, Arc<LiveAgent>>,
@@ -21,7 +22,13 @@ impl Agents {
                 // One that was refused is kept for ssh to find, but not at this price.
                 agent.has_ended(now) || agent.promise.credential().is_none() && !agent.promise.is_pending()
             });
-            let oldest = ended.min_by_key(|(_, agent)| agent.last_useful());
+            let oldest = ended.min_by_key(|(_, agent)| agent.last_useful()).or_else(|| {
+                // `ssh -G` over a list of hosts must not take the places of those who log in.
+                let unused = live
+                    .iter()
+                    .filter(|(_, agent)| agent.promise.is_on_demand() && !agent.promise.is_wanted());
+                unused.min_by_key(|(_, agent)| agent.last_useful())
+            });
             let Some(hash) = oldest.map(|(hash, _)| hash.clone()) else {
                 return Err(AgentsError::TooMany {
                     most,

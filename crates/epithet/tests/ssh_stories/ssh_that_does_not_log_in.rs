@@ -65,3 +65,17 @@ fn an_ssh_that_logs_in_does_not_wait_for_an_agent_that_only_was_printed() {
     story.laptop.log_in("127.0.0.1");
     assert_eq!((story.plugin_runs(), story.site.decisions().len()), (1, 1));
 }
+
+#[test]
+fn printing_the_configuration_of_many_hosts_takes_no_place_from_those_who_log_in() {
+    let story = Story::begin();
+    let broker = story.broker_with(["--match", "127.0.0.*", "--max-agents", "3"]);
+    for host in 4..10 {
+        story.laptop.run_ssh(["-G", &format!("127.0.0.{host}")]).success();
+    }
+    let agents = story.laptop.inspect(&broker)["agents"].clone();
+    assert_eq!(agents.as_array().unwrap().len(), 3, "{agents}");
+    for host in ["127.0.0.1", "127.0.0.2", "127.0.0.3"] {
+        story.laptop.log_in(host);
+    }
+}
