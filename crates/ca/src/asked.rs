@@ -43,6 +43,28 @@ pub(crate) enum BadRequest {
     Key(#[from] SubjectKeyError),
 }
 
+/// A body that cannot be decided, with what it says about the connection if that can be read.
+#[derive(Debug)]
+pub(crate) struct Unreadable {
+    pub(crate) error: BadRequest,
+    pub(crate) connection: Option<Box<ConnectionFields>>,
+}
+
+impl From<BadRequest> for Unreadable {
+    fn from(error: BadRequest) -> Self {
+        Self {
+            error,
+            connection: None,
+        }
+    }
+}
+
+impl From<serde_json::Error> for Unreadable {
+    fn from(error: serde_json::Error) -> Self {
+        BadRequest::from(error).into()
+    }
+}
+
 impl BadRequest {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
@@ -74,11 +96,11 @@ pub fn is_request(body: &[u8]) -> bool {
 
 impl Asked {
     /// Reads a body. Names that no host and no user can have go no further: neither to policy nor into a log.
-    pub(crate) fn read(body: &[u8]) -> Result<Self, BadRequest> {
+    pub(crate) fn read(body: &[u8]) -> Result<Self, Unreadable> {
         let request: CertificateRequest = serde_json::from_slice(body)?;
         let connection = request.connection;
         if request.public_key.is_empty() || connection.remote_host.is_empty() {
-            return Err(BadRequest::Incomplete);
+            return Err(BadRequest::Incomplete.into());
         }
         let wrong = |field: &str, problem: &dyn std::fmt::Display| {
             BadRequest::Connection(format!("{field}: {problem}"))
@@ -87,20 +109,23 @@ impl Asked {
         let is_plain = |text: &str, max: usize| text.len() <= max && !text.chars().any(char::is_control);
         // Policy says whether there is such a user, also for the empty name that some clients send.
         if !is_plain(&connection.remote_user, PRINCIPAL_MAX) {
-            return Err(wrong("remoteUser", &"is too long or has control characters"));
+            return Err(wrong("remoteUser", &"is too long or has control characters").into());
         }
         if u16::try_from(connection.port).is_err() {
-            return Err(wrong("port", &"is larger than 65535"));
+            return Err(wrong("port", &"is larger than 65535").into());
         }
         if !is_plain(&connection.proxy_jump, JUMP_MAX) {
-            return Err(wrong("proxyJump", &"is too long or has control characters"));
+            return Err(wrong("proxyJump", &"is too long or has control characters").into());
         }
         if !is_plain(&connection.hash, HASH_MAX) {
-            return Err(wrong("hash", &"is too long or has control characters"));
+            return Err(wrong("hash", &"is too long or has control characters").into());
         }
-        Ok(Self {
-            subject: SubjectPublicKey::parse(request.public_key.trim_end())?,
-            connection,
-        })
+        match SubjectPublicKey::parse(request.public_key.trim_end()) {
+            Ok(subject) => Ok(Self { subject, connection }),
+            Err(error) => Err(Unreadable {
+                error: error.into(),
+                connection: Some(Box::new(connection)),
+            }),
+        }
     }
 }

@@ -1,12 +1,14 @@
 //! One request for a certificate, from question to answer: ask policy, issue, write it down, and only then hand it out.
 
 use crate::asked::Asked;
-use crate::audit::{AuditLog, CertificateEntry, Entry, GroundsEntry};
+use crate::audit::{AuditLog, CertificateEntry, Entry, GroundsEntry, timestamp};
 use crate::authority::{Authority, IssueError};
 use crate::decision::DecisionError;
+use crate::issued_ids::IssuedIds;
 use crate::metrics::CaMetrics;
 use crate::policy_source::{PolicyFailure, PolicySource};
 use crate::repeats::Repeats;
+use crate::turned_away::TurnedAway;
 use epithet_serve::{ClientAddress, request_id};
 use epithet_ssh::{CertificateSpecError, UserCertificate};
 use epithet_wire::display::sanitize_line;
@@ -18,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The longest reason in an audit line, in characters.
-const REASON_MAX: usize = 1000;
+pub(crate) const REASON_MAX: usize = 1000;
 /// When to ask again after there was no room to wait for policy.
 pub(crate) const BUSY: Duration = Duration::from_secs(1);
 
@@ -28,6 +30,8 @@ pub(crate) struct Issuing {
     pub(crate) policy: PolicySource,
     pub(crate) audit: Arc<AuditLog>,
     pub(crate) repeats: Repeats,
+    pub(crate) issued_ids: IssuedIds,
+    pub(crate) turned_away: TurnedAway,
     pub(crate) metrics: CaMetrics,
 }
 
@@ -53,6 +57,8 @@ pub(crate) struct Refused {
 #[derive(Debug)]
 pub(crate) struct Issued {
     pub(crate) certificate: UserCertificate,
+    /// That of the request, unless another certificate had it.
+    pub(crate) request_id: RequestId,
     grounds: Grounds,
     ttl: u64,
 }
@@ -84,14 +90,18 @@ impl Issuing {
         };
         let now = crate::unix_now();
         let Ok(slot) = self.repeats.slot(key, token, body, now) else {
-            return Outcome::Refused(Refused::plain(
+            let refused = Refused::plain(
                 StatusCode::CONFLICT,
                 "the Idempotency-Key was used for another request; use a new key for each".to_owned(),
-            ));
+            );
+            let id = request_id(extensions);
+            let entry = self.entry(asked, &id, extensions.get::<ClientAddress>(), Err(&refused));
+            self.turned_away.note(&entry).await;
+            return Outcome::Refused(refused);
         };
         let mut answer = slot.answer.lock().await;
         if let Some(issued) = answer.as_ref().filter(|issued| issued.is_good(now)) {
-            return self.repeat(asked, issued, extensions);
+            return self.repeat(asked, issued, extensions).await;
         }
         let outcome = self.issue(asked, token, extensions).await;
         if let Outcome::Issued(issued) = &outcome {
@@ -101,13 +111,15 @@ impl Issuing {
     }
 
     /// Records that a certificate is given out again, and gives it out.
-    fn repeat(&self, asked: &Asked, issued: &Arc<Issued>, extensions: &Extensions) -> Outcome {
+    async fn repeat(&self, asked: &Asked, issued: &Arc<Issued>, extensions: &Extensions) -> Outcome {
         let id = request_id(extensions);
         let entry = Entry {
             decision: "repeated",
+            client_request_id: None,
+            request_id: id.as_str(),
             ..self.entry(asked, &id, extensions.get::<ClientAddress>(), Ok(issued))
         };
-        match self.record(&entry, &id) {
+        match self.record(&entry, &id).await {
             Ok(()) => Outcome::Repeated(Arc::clone(issued)),
             Err(refused) => Outcome::Refused(refused),
         }
@@ -118,7 +130,7 @@ impl Issuing {
         let id = request_id(extensions);
         let result = self.decide_and_issue(asked, token, &id).await;
         let entry = self.entry(asked, &id, extensions.get::<ClientAddress>(), result.as_ref());
-        if let Err(refused) = self.record(&entry, &id) {
+        if let Err(refused) = self.record(&entry, &id).await {
             return Outcome::Refused(refused);
         }
         match result {
@@ -128,8 +140,8 @@ impl Issuing {
     }
 
     /// Writes a line of the audit log. Nothing leaves without it.
-    fn record(&self, entry: &Entry<'_>, id: &RequestId) -> Result<(), Refused> {
-        self.audit.record(entry).map_err(|error| {
+    async fn record(&self, entry: &Entry<'_>, id: &RequestId) -> Result<(), Refused> {
+        self.audit.record(entry).await.map_err(|error| {
             self.metrics.audit_failed();
             tracing::error!(request_id = %id, %error, "nothing is issued: the audit log cannot be written");
             Refused::plain(
@@ -152,12 +164,18 @@ impl Issuing {
         let decision = decided.map_err(|failure| Refused::by_policy(failure, id))?;
         let (grounds, ttl) = (decision.grounds(), decision.ttl());
         let subject = asked.subject.clone();
-        let issued = self
-            .authority
-            .issue(decision, subject, &connection.remote_user, id, crate::unix_now());
+        let own_id = self.issued_ids.own(id);
+        let issued = self.authority.issue(
+            decision,
+            subject,
+            &connection.remote_user,
+            &own_id,
+            crate::unix_now(),
+        );
         let certificate = issued.await.map_err(|error| Refused::by_authority(&error, id))?;
         Ok(Issued {
             certificate,
+            request_id: own_id,
             grounds,
             ttl,
         })
@@ -172,11 +190,11 @@ impl Issuing {
     ) -> Entry<'a> {
         let connection = &asked.connection;
         let entry = Entry {
-            time: Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string(),
+            time: timestamp(),
             request_id: id.as_str(),
             decision: "issued",
             status: 200,
-            client: client.map_or_else(|| "unknown".to_owned(), ToString::to_string),
+            client: client_name(client),
             host: &connection.remote_host,
             user: &connection.remote_user,
             port: connection.port,
@@ -187,6 +205,8 @@ impl Issuing {
         };
         match result {
             Ok(issued) => Entry {
+                request_id: issued.request_id.as_str(),
+                client_request_id: (issued.request_id != *id).then_some(id.as_str()),
                 grounds: Some(GroundsEntry::of(&issued.grounds)),
                 certificate: Some(certificate_entry(issued)),
                 ..entry
@@ -200,6 +220,11 @@ impl Issuing {
             },
         }
     }
+}
+
+/// The client's address as a line says it.
+pub(crate) fn client_name(client: Option<&ClientAddress>) -> String {
+    client.map_or_else(|| "unknown".to_owned(), ToString::to_string)
 }
 
 fn certificate_entry(issued: &Issued) -> CertificateEntry<'_> {

@@ -29,7 +29,7 @@
 //! let key = Arc::new(epithet_ssh::CaKey::load("/etc/epithet/ca.key", || None)?);
 //! let client = PolicyClient::new(&"https://policy.example.com".parse()?, Arc::clone(&key), None)?;
 //! let authority = Authority::new(key, Ceilings::default());
-//! Ok(router(authority, PolicySource::remote(client), Arc::new(AuditLog::stdout())))
+//! Ok(router(authority, PolicySource::remote(client), Arc::new(AuditLog::stdout()?)))
 //! # }
 //! ```
 
@@ -39,6 +39,7 @@ mod authority;
 mod decision;
 mod discovery;
 mod failed_tokens;
+mod issued_ids;
 mod issuing;
 mod metrics;
 mod policy_client;
@@ -48,6 +49,7 @@ mod repeats;
 mod reply_token;
 mod routes;
 mod service_token;
+mod turned_away;
 mod unix_client;
 mod waiting;
 

@@ -1,21 +1,25 @@
 //! The CA's HTTP, wire-compatible with epithet 0.19 in every byte that a client sees.
 
-use crate::asked::{Asked, BadRequest, bearer};
-use crate::audit::AuditLog;
+use crate::asked::{Asked, BadRequest, Unreadable, bearer};
+use crate::audit::{AuditLog, Entry, timestamp};
 use crate::authority::Authority;
 use crate::discovery::DiscoveryCache;
 use crate::failed_tokens::FailedTokens;
-use crate::issuing::{BUSY, Issuing, Outcome, Repeatable};
+use crate::issued_ids::IssuedIds;
+use crate::issuing::{BUSY, Issuing, Outcome, REASON_MAX, Repeatable, client_name};
 use crate::metrics::{CaMetrics, outcome_of};
 use crate::policy_source::{PolicyFailure, PolicySource};
 use crate::repeats::{self, Repeats};
+use crate::turned_away::TurnedAway;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::response::Response;
-use epithet_serve::{ClientAddress, json, method_not_allowed, read_body, text};
+use epithet_serve::{BodyError, ClientAddress, REQUEST_ID, json, method_not_allowed, read_body, text};
+use epithet_wire::RequestId;
 use epithet_wire::ca::CertificateResponse;
-use epithet_wire::limits::HTTP_BODY_MAX;
+use epithet_wire::display::sanitize_line;
+use epithet_wire::limits::{HTTP_BODY_MAX, POLICY_DEADLINE};
 use http::header::{CACHE_CONTROL, LINK, RETRY_AFTER};
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
@@ -57,6 +61,7 @@ pub fn router_with(
         .iter()
         .map(|key| key.line() + "\n")
         .collect();
+    let turned_away = TurnedAway::new(Arc::clone(&audit), authority.fingerprint());
     let ca = Ca {
         discovery: DiscoveryCache::new(policy.clone()),
         issuing: Issuing {
@@ -64,6 +69,8 @@ pub fn router_with(
             policy,
             audit,
             repeats: Repeats::default(),
+            issued_ids: IssuedIds::default(),
+            turned_away,
             metrics: metrics.clone(),
         },
         public_keys: public_keys.into(),
@@ -97,11 +104,22 @@ impl Ca {
     /// Counts how it ended, and slows down who sends token after token that nobody believes.
     async fn certificate(&self, parts: &Parts, body: Body) -> Response {
         let (begun, client) = (Instant::now(), parts.extensions.get::<ClientAddress>());
-        if let Some(wait) = self.failed_tokens.wait(client, begun) {
-            self.metrics
-                .answered(outcome_of(StatusCode::TOO_MANY_REQUESTS), begun.elapsed());
-            return too_many(wait);
-        }
+        let place = match tokio::time::timeout(POLICY_DEADLINE, self.failed_tokens.place(client)).await {
+            Ok(Ok(place)) => place,
+            Ok(Err(wait)) => {
+                let status = StatusCode::TOO_MANY_REQUESTS;
+                self.issuing
+                    .turned_away
+                    .count(&self.turned_away(parts, status))
+                    .await;
+                self.metrics.answered(outcome_of(status), begun.elapsed());
+                return too_many(wait);
+            }
+            Err(_) => {
+                self.metrics.answered("busy", begun.elapsed());
+                return busy();
+            }
+        };
         // Nothing is decided, and nothing read: those who are too many must cost those who are not as little as can be.
         if !self.issuing.policy.has_room() {
             self.metrics.answered("busy", begun.elapsed());
@@ -115,21 +133,63 @@ impl Ca {
             }
         };
         if response.status() == StatusCode::UNAUTHORIZED {
-            self.failed_tokens.note(client, begun);
+            place.refused();
         }
         self.metrics.answered(outcome, begun.elapsed());
         response
     }
 
+    /// Refuses a request that nobody can decide, and writes that down.
+    async fn undecidable(&self, parts: &Parts, unreadable: Unreadable) -> Box<Response> {
+        let Unreadable { error, connection } = unreadable;
+        let (status, message) = (error.status(), error.to_string());
+        let reason = sanitize_line(&message, REASON_MAX);
+        let connection = connection.unwrap_or_default();
+        let entry = Entry {
+            reason: Some(&reason),
+            host: &connection.remote_host,
+            user: &connection.remote_user,
+            port: connection.port,
+            jump: &connection.proxy_jump,
+            ..self.turned_away(parts, status)
+        };
+        self.issuing.turned_away.note(&entry).await;
+        Box::new(text(status, message))
+    }
+
+    /// The beginning of a line about a request that is refused without a question to policy.
+    fn turned_away<'a>(&'a self, parts: &'a Parts, status: StatusCode) -> Entry<'a> {
+        Entry {
+            time: timestamp(),
+            request_id: parts.extensions.get().map_or("", RequestId::as_str),
+            decision: "refused",
+            status: status.as_u16(),
+            client: client_name(parts.extensions.get()),
+            ca: self.issuing.authority.fingerprint(),
+            ..Entry::default()
+        }
+    }
+
     /// One request for a certificate: a certificate and the name of the outcome, or a refusal.
     async fn answer(&self, parts: &Parts, body: Body) -> Result<(Response, &'static str), Box<Response>> {
-        let bad = |error: BadRequest| Box::new(text(error.status(), error.to_string()));
-        let token = bearer(&parts.headers).map_err(bad)?;
-        let key = repeats::key(&parts.headers).map_err(|()| bad(BadRequest::IdempotencyKey))?;
-        let body = read_body(body, &parts.headers, HTTP_BODY_MAX)
-            .await
-            .map_err(|error| Box::new(text(error.status(), error.to_string())))?;
-        let asked = Asked::read(&body).map_err(bad)?;
+        let token = match bearer(&parts.headers) {
+            Ok(token) => token,
+            Err(error) => return Err(self.undecidable(parts, error.into()).await),
+        };
+        let Ok(key) = repeats::key(&parts.headers) else {
+            return Err(self.undecidable(parts, BadRequest::IdempotencyKey.into()).await);
+        };
+        let body = match read_body(body, parts, HTTP_BODY_MAX).await {
+            Ok(body) => body,
+            Err(error) => {
+                self.not_read(parts, &error).await;
+                return Err(Box::new(error.response()));
+            }
+        };
+        let asked = match Asked::read(&body) {
+            Ok(asked) => asked,
+            Err(unreadable) => return Err(self.undecidable(parts, unreadable).await),
+        };
         let repeatable = key.map(|key| Repeatable { key, body: &body });
         // Boxed, so that a client that is slow to send its body costs only what reading it needs.
         let issuing = Box::pin(
@@ -153,7 +213,23 @@ impl Ca {
         };
         let body = serde_json::to_vec(&certificate)
             .map_err(|error| Box::new(text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())))?;
-        Ok((json(body), name))
+        let mut response = json(body);
+        if let ("issued", Ok(id)) = (name, HeaderValue::from_str(issued.request_id.as_str())) {
+            response.headers_mut().insert(REQUEST_ID, id);
+        }
+        Ok((response, name))
+    }
+
+    /// Writes down that a body was not read. One that never came to its end is no request.
+    async fn not_read(&self, parts: &Parts, error: &BodyError) {
+        if matches!(error, BodyError::TooLarge | BodyError::NoRoom) {
+            let reason = error.to_string();
+            let entry = Entry {
+                reason: Some(&reason),
+                ..self.turned_away(parts, error.status())
+            };
+            self.issuing.turned_away.note(&entry).await;
+        }
     }
 
     async fn discovery(&self) -> Response {
@@ -189,11 +265,10 @@ impl Ca {
                 .map_err(|error| public_reason(&error)),
         };
         match policy {
-            Ok(()) if self.issuing.audit.is_failing() => text(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "the audit log cannot be written\n",
-            ),
-            Ok(()) => text(StatusCode::OK, "ready\n"),
+            Ok(()) => match self.issuing.audit.trouble() {
+                Some(trouble) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{trouble}\n")),
+                None => text(StatusCode::OK, "ready\n"),
+            },
             Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
         }
     }

@@ -40,7 +40,10 @@ fn run() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return failure::usage(error),
     };
-    match commands::run(cli) {
+    let result = commands::run(cli);
+    // What was logged stands before what is said about it.
+    logging::flush();
+    match result {
         Ok(code) => code,
         Err(error) => failure::report(&error),
     }

@@ -48,6 +48,7 @@ where
     match result {
         Ok(None) => {
             runtime.shutdown_timeout(LETTING_GO);
+            crate::logging::flush();
             std::process::exit(DROPPED)
         }
         Ok(Some(value)) => {

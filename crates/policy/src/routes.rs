@@ -61,9 +61,9 @@ async fn handle(State(server): State<Arc<Server>>, request: Request) -> Response
         "/readyz" => return server.ready().await,
         _ => {}
     }
-    let body = match read_body(body, &parts.headers, POLICY_BODY_MAX).await {
+    let body = match read_body(body, &parts, POLICY_BODY_MAX).await {
         Ok(body) => body,
-        Err(error) => return text(error.status(), error.to_string()),
+        Err(error) => return error.response(),
     };
     let question = match server.verify_caller(&parts, &body) {
         Ok(question) => question,

@@ -2,9 +2,12 @@
 
 use crate::activity::Activity;
 use crate::admission::{Admission, Admitted};
+use crate::answer::busy;
 use crate::forwarded::{self, TrustedProxy};
+use crate::head;
 use crate::listener::{Listener, Stream};
 use crate::request::{ClientAddress, new_request_id};
+use crate::room::Room;
 use crate::tls::Tls;
 use crate::write_deadline::WriteDeadline;
 use axum::Router;
@@ -13,9 +16,10 @@ use axum::response::Response;
 use epithet_wire::RequestId;
 use epithet_wire::limits::{
     DRAIN, HTTP_CONNECTIONS, HTTP_CONNECTIONS_PER_ADDRESS, HTTP_GOODBYE, HTTP_HEADER_MAX, HTTP_LAST_CALL,
-    HTTP_READ_DEADLINE, HTTP_WRITE_DEADLINE, HTTP2_IDLE,
+    HTTP_READ_DEADLINE, HTTP_ROOM, HTTP_ROOM_PER_ADDRESS, HTTP_WRITE_DEADLINE, HTTP2_IDLE,
 };
 use http::header::CONNECTION;
+use http::request::Parts;
 use http::{HeaderName, HeaderValue, Request, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -32,9 +36,11 @@ use tokio_util::task::TaskTracker;
 use tower::Service;
 
 /// [`epithet_wire::ca::REQUEST_ID_HEADER`] in the form that costs nothing to send.
-const REQUEST_ID: HeaderName = HeaderName::from_static("epithet-request-id");
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("epithet-request-id");
 /// Requests at once on one HTTP/2 connection.
 const STREAMS: u32 = 64;
+/// What is read of a head beyond the limit, so that it is our limit that counts, and not where hyper's buffer ends.
+const HEAD_SLACK: usize = 16 * 1024;
 /// What a client may send on one stream, and on all of a connection, before a handler has read it. No body is larger than
 /// the first.
 const STREAM_WINDOW: u32 = 128 * 1024;
@@ -98,6 +104,7 @@ pub async fn serve(listener: Listener, router: Router, settings: Settings, stop:
     let shared = Arc::new(Shared {
         router,
         settings,
+        room: Room::new(HTTP_ROOM, HTTP_ROOM_PER_ADDRESS),
         stop: stop.clone(),
         abandon: CancellationToken::new(),
     });
@@ -122,6 +129,7 @@ pub async fn serve(listener: Listener, router: Router, settings: Settings, stop:
 struct Shared {
     router: Router,
     settings: Settings,
+    room: Room,
     stop: CancellationToken,
     abandon: CancellationToken,
 }
@@ -190,7 +198,7 @@ async fn http1(stream: impl AsyncRead + AsyncWrite + Unpin, client: ClientAddres
         hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(shared.settings.read_deadline)
-            .max_buf_size(HTTP_HEADER_MAX)
+            .max_buf_size(HTTP_HEADER_MAX + HEAD_SLACK)
             .serve_connection(TokioIo::new(stream), service)
     );
     let ended = tokio::select! {
@@ -270,17 +278,38 @@ async fn answer(
     let id = given.unwrap_or_else(new_request_id);
     let name = HeaderValue::from_str(id.as_str());
     let is_http1 = request.version() <= Version::HTTP_11;
-    let mut request = request.map(Body::new);
-    request.extensions_mut().insert(id);
-    request.extensions_mut().insert(client);
-    let mut response = shared.router.clone().call(request).await?;
-    if let Ok(name) = name {
+    let (mut head, body) = request.into_parts();
+    head.extensions.insert(id);
+    head.extensions.insert(client);
+    let mut response = handled(shared, head, Body::new(body), client).await?;
+    if let (Ok(name), false) = (name, response.headers().contains_key(&REQUEST_ID)) {
         response.headers_mut().insert(REQUEST_ID, name);
     }
     if is_http1 && shared.stop.is_cancelled() {
         response.headers_mut().insert(CONNECTION, CLOSE);
     }
     Ok(response)
+}
+
+/// Has the router answer a request that is clear and for which there is room.
+async fn handled(
+    shared: &Shared,
+    mut head: Parts,
+    body: Body,
+    client: ClientAddress,
+) -> Result<Response, Infallible> {
+    let size = head::size(&head);
+    if let Some(refusal) = head::refusal(&head, size) {
+        return Ok(refusal);
+    }
+    let mut held = shared.room.hold(client);
+    if held.take(size).is_err() {
+        return Ok(busy());
+    }
+    head.extensions.insert(shared.room.clone());
+    let response = shared.router.clone().call(Request::from_parts(head, body)).await;
+    drop(held);
+    response
 }
 
 #[cfg(test)]

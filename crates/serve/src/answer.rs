@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::response::Response;
-use http::header::{ALLOW, CONTENT_TYPE};
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 
 /// A plain text reply. The text is for people; programs go by the status.
@@ -17,6 +17,18 @@ pub fn json(json: impl Into<Body>) -> Response {
         HeaderValue::from_static("application/json"),
         json.into(),
     )
+}
+
+/// 503: there is no room for another request now, and will be in a second.
+pub(crate) fn busy() -> Response {
+    let mut response = text(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "too many bytes of requests are being read; try again in a moment",
+    );
+    response
+        .headers_mut()
+        .insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    response
 }
 
 /// 405 `Method not allowed`, naming the methods that are.

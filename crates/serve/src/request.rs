@@ -1,16 +1,22 @@
 //! What a handler may want to know about a request beyond its own bytes.
 
+use crate::answer::{busy, text};
+use crate::room::{Held, Room};
 use axum::body::{Body, Bytes};
+use axum::response::Response;
 use epithet_wire::RequestId;
 use epithet_wire::limits::HTTP_READ_DEADLINE;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, EXPECT};
+use http::request::Parts;
 use http::{Extensions, StatusCode};
 use http_body_util::BodyExt;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Who sent a request, as the socket says, or as proxies say that [`Settings`](crate::Settings) trusts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +82,9 @@ pub enum BodyError {
     /// The client took longer than [`HTTP_READ_DEADLINE`]; answered with 408.
     #[error("unable to read body: it took longer than {} s", HTTP_READ_DEADLINE.as_secs())]
     TooSlow,
+    /// Others are being read, and there is no memory for this one; answered with 503.
+    #[error("too many bytes of requests are being read; try again in a moment")]
+    NoRoom,
     /// The connection broke, or the body's framing was wrong.
     #[error("unable to read body: {0}")]
     Broken(axum::Error),
@@ -87,36 +96,70 @@ impl BodyError {
         match self {
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::NoRoom => StatusCode::SERVICE_UNAVAILABLE,
             Self::Broken(_) => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// The answer that says so.
+    pub fn response(&self) -> Response {
+        match self {
+            Self::NoRoom => busy(),
+            other => text(other.status(), other.to_string()),
         }
     }
 }
 
-/// How much of a refused body is read and dropped before the connection is.
+/// How much of a refused body is read and dropped before the connection is, and for how long.
 const DISCARD_MAX: usize = 1024 * 1024;
+const DISCARD_FOR: Duration = Duration::from_millis(500);
 
-/// Reads a body of at most `max` bytes. A body that announces more is refused without being kept.
-pub async fn read_body(body: Body, headers: &http::HeaderMap, max: usize) -> Result<Bytes, BodyError> {
-    let announced = headers
+/// A body that was read, and the room that it takes until it is dropped.
+#[derive(Debug)]
+pub struct ReadBody {
+    bytes: Bytes,
+    _held: Option<Held>,
+}
+
+impl Deref for ReadBody {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Reads the body of a request with this head, at most `max` bytes. A body that announces more is refused without being kept.
+pub async fn read_body(body: Body, head: &Parts, max: usize) -> Result<ReadBody, BodyError> {
+    let announced = head
+        .headers
         .get(CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    let too_large =
-        announced.is_some_and(|length| usize::try_from(length).map_or(true, |length| length > max));
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok())
+        .map_or(0, |length| usize::try_from(length).unwrap_or(usize::MAX));
     let mut body = body;
-    let reading = async {
-        let read = if too_large {
-            Err(BodyError::TooLarge)
-        } else {
-            collect(&mut body, max).await
-        };
-        if matches!(read, Err(BodyError::TooLarge)) {
-            discard(&mut body).await;
-        }
-        read
+    let mut held = held(head);
+    let read = if announced > max {
+        Err(BodyError::TooLarge)
+    } else {
+        let reading = collect(&mut body, &mut held, max);
+        tokio::time::timeout(HTTP_READ_DEADLINE, reading)
+            .await
+            .unwrap_or(Err(BodyError::TooSlow))
     };
-    tokio::time::timeout(HTTP_READ_DEADLINE, reading)
-        .await
-        .unwrap_or(Err(BodyError::TooSlow))
+    // Who waits for leave to send (RFC 9110 section 10.1.1), or would send for long, is told at once.
+    let sends_anyway = !head.headers.contains_key(EXPECT) && announced <= DISCARD_MAX;
+    if matches!(read, Err(BodyError::TooLarge | BodyError::NoRoom)) && sends_anyway {
+        let _ = tokio::time::timeout(DISCARD_FOR, discard(&mut body)).await;
+    }
+    Ok(ReadBody {
+        bytes: read?,
+        _held: held,
+    })
+}
+
+/// The room that this server has for requests; none for one that did not come through [`serve`](crate::serve).
+fn held(head: &Parts) -> Option<Held> {
+    let client = head.extensions.get::<ClientAddress>()?;
+    Some(head.extensions.get::<Room>()?.hold(*client))
 }
 
 /// Reads on for a while, so that a client that sends before it listens gets to see the refusal.
@@ -130,7 +173,7 @@ async fn discard(body: &mut Body) {
     }
 }
 
-async fn collect(body: &mut Body, max: usize) -> Result<Bytes, BodyError> {
+async fn collect(body: &mut Body, held: &mut Option<Held>, max: usize) -> Result<Bytes, BodyError> {
     let mut first = Bytes::new();
     let mut more = Vec::new();
     while let Some(frame) = body.frame().await {
@@ -139,6 +182,9 @@ async fn collect(body: &mut Body, max: usize) -> Result<Bytes, BodyError> {
         };
         if first.len() + more.len() + data.len() > max {
             return Err(BodyError::TooLarge);
+        }
+        if held.as_mut().is_some_and(|held| held.take(data.len()).is_err()) {
+            return Err(BodyError::NoRoom);
         }
         // Nearly every body arrives in one piece, which is then passed on without a copy.
         if first.is_empty() && more.is_empty() {

@@ -2,10 +2,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use axum::Router;
-use axum::body::Body;
+use axum::extract::Request;
 use axum::routing::{get, post};
 use epithet_serve::{ClientAddress, Listen, Settings, read_body, serve};
-use http::{HeaderMap, StatusCode};
+use epithet_wire::limits::{HTTP_HEADER_MAX, HTTP_ROOM};
+use http::StatusCode;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -40,10 +41,11 @@ fn echo() -> Router {
         )
         .route(
             "/",
-            post(|headers: HeaderMap, body: Body| async move {
-                match read_body(body, &headers, LIMIT).await {
+            post(|request: Request| async move {
+                let (head, body) = request.into_parts();
+                match read_body(body, &head, LIMIT).await {
                     Ok(bytes) => (StatusCode::OK, bytes.len().to_string()),
-                    Err(error) => (StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
+                    Err(error) => (error.status(), error.to_string()),
                 }
             }),
         )
@@ -399,5 +401,80 @@ mod tls {
         };
         let server = start(echo(), settings).await;
         assert_eq!(exchange(server.address, "").await, "");
+    }
+}
+
+/// The status of the first answer to these bytes.
+async fn status(address: SocketAddr, request: &str) -> u16 {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await.unwrap();
+    std::str::from_utf8(&answer[9..]).unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_head_at_the_limit_is_read_and_one_byte_more_is_refused() {
+    let server = start(echo(), Settings::default()).await;
+    let begin = "GET / HTTP/1.1\r\nHost: h\r\nX: ";
+    for (more, expected) in [(0, 200), (1, 431), (10_000, 431)] {
+        let value = "a".repeat(HTTP_HEADER_MAX - begin.len() - 4 + more);
+        let request = format!("{begin}{value}\r\n\r\n");
+        assert_eq!(status(server.address, &request).await, expected, "{more}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_names_one_host_and_one_token() {
+    let server = start(echo(), Settings::default()).await;
+    let token = "Authorization: Bearer t\r\n";
+    for (headers, expected) in [
+        (format!("Host: h\r\n{token}"), 200),
+        (String::new(), 400),
+        ("Host: h\r\nHost: h\r\n".to_owned(), 400),
+        (format!("Host: h\r\n{token}{token}"), 400),
+    ] {
+        let request = format!("GET / HTTP/1.1\r\n{headers}\r\n");
+        assert_eq!(status(server.address, &request).await, expected, "{headers}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_announces_too_much_is_told_before_sending_it() {
+    // 408 comes much later than this test may take.
+    let server = start(echo(), Settings::default()).await;
+    for headers in [
+        "Content-Length: 99999999999999\r\n".to_owned(),
+        format!("Content-Length: {}\r\nExpect: 100-continue\r\n", LIMIT + 1),
+        format!("Content-Length: {}\r\n", LIMIT + 1),
+    ] {
+        let request = format!("POST / HTTP/1.1\r\nHost: h\r\n{headers}\r\n");
+        assert_eq!(status(server.address, &request).await, 413, "{headers}");
+    }
+    let leave =
+        format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {LIMIT}\r\nExpect: 100-continue\r\n\r\n");
+    assert_eq!(status(server.address, &leave).await, 100);
+}
+
+#[tokio::test]
+async fn requests_beyond_the_servers_room_are_put_off_and_there_is_room_when_others_have_gone() {
+    let server = start(echo(), Settings::default()).await;
+    // All but the last byte of each body is there, so that the server waits with it in its hands.
+    let whole = format!(
+        "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {LIMIT}\r\n\r\n{}",
+        "x".repeat(LIMIT)
+    );
+    let (answered, mut answers) = tokio::sync::mpsc::unbounded_channel();
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..=HTTP_ROOM / LIMIT {
+        let (address, begun) = (server.address, whole[..whole.len() - 1].to_owned());
+        let answered = answered.clone();
+        clients.spawn(async move { answered.send(status(address, &begun).await) });
+    }
+    assert_eq!(answers.recv().await, Some(503), "one more than there is room for");
+    clients.shutdown().await;
+    let begun = Instant::now();
+    while status(server.address, &whole).await != 200 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "there is room again");
     }
 }

@@ -146,6 +146,15 @@ pub const CA_KEYS_MAX: usize = 16;
 pub const PASSPHRASES_MAX: usize = 16 * 1024;
 /// How often a policy server that was given the CA's URL asks for its keys again.
 pub const CA_KEYS_REFRESH: Duration = Duration::from_secs(300);
+/// How long a line of the audit log may take; then its request is answered 503, well before the broker asks another CA.
+pub const AUDIT_DEADLINE: Duration = Duration::from_secs(2);
+/// Lines that wait to be written, about a kilobyte each: as many as there may be connections.
+pub const AUDIT_WAITING_MAX: usize = 4096;
+/// Lines of the audit log a second about requests that the CA refuses before policy is asked; more are counted. That is half a
+/// gigabyte a day at most.
+pub const AUDIT_TURNED_AWAY: usize = 10;
+/// Certificates of which the request ids are remembered, so that no other gets the same: 2 MiB.
+pub const REQUEST_IDS_MAX: usize = 65_536;
 /// How long a signature that failed counts against the CA's readiness.
 pub const KEY_FAILING: Duration = Duration::from_secs(10);
 
@@ -166,6 +175,10 @@ pub const AUDIT_LOGIN_WORDS_MAX: usize = 16;
 pub const GROUNDS_MAX: usize = 8 * 1024;
 /// All headers of a request: a token of the largest size fits, encoded.
 pub const HTTP_HEADER_MAX: usize = TOKEN_MAX / 3 * 4 + 16 * 1024;
+/// Bytes of requests that a server holds at once: thousands of usual ones, or three hundred of the largest.
+pub const HTTP_ROOM: usize = 32 * 1024 * 1024;
+/// Bytes of requests that it holds from one address that is not this machine: a quarter of that.
+pub const HTTP_ROOM_PER_ADDRESS: usize = 8 * 1024 * 1024;
 /// How long a client may take to send its headers, and its body.
 pub const HTTP_READ_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a client may leave unread what it was sent; its connection is closed then.
@@ -217,6 +230,10 @@ pub const SERVICE_CLOCK_LEEWAY: Duration = Duration::from_secs(5);
 pub const DISCOVERY_MAX_AGE: Duration = Duration::from_secs(300);
 /// How long it counts which hosts the CA said are its own, while it cannot be reached.
 pub const PATTERNS_REMEMBERED: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Lines of the log that wait for whoever reads it; of more, the number is logged.
+pub const LOG_WAITING_MAX: usize = 4096;
+/// How long the end of a process waits for the log's last lines to be written.
+pub const LOG_FAREWELL: Duration = Duration::from_millis(500);
 /// After SIGTERM, how long requests in flight may take to finish.
 pub const DRAIN: Duration = Duration::from_secs(2);
 

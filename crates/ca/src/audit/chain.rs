@@ -37,12 +37,28 @@ pub enum BrokenChain {
         /// The line's number, from 1.
         line: u64,
     },
+    /// It carries 64 zeros, as the first line of all does, but is not the first.
+    #[error("a new chain begins at line {line}: nothing says whether lines are missing before it")]
+    Begins {
+        /// The line's number, from 1.
+        line: u64,
+    },
     /// The line before it is missing or was changed.
     #[error("line {line} does not follow the line before it: a line was taken out, put in or changed")]
     Broken {
         /// The line's number, from 1.
         line: u64,
     },
+}
+
+/// How a line stands to the one before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// It follows the line before it, or is the first to be looked at.
+    Follows,
+    /// A new chain begins: no line of this kind follows another. The CA wrote it without knowledge of an earlier one, or somebody
+    /// put another log in the place of what was to follow.
+    Begins,
 }
 
 /// An audit log that is being checked, line by line; its files one after the other.
@@ -58,16 +74,21 @@ impl ChainCheck {
     ///
     /// # Errors
     /// [`BrokenChain`]: it does not, or it is no line.
-    pub fn line(&mut self, number: u64, line: &[u8]) -> Result<(), BrokenChain> {
+    pub fn line(&mut self, number: u64, line: &[u8]) -> Result<Step, BrokenChain> {
         let link = link_of(line).ok_or(BrokenChain::NotALine { line: number })?;
-        match &self.last {
-            Some(last) if last.as_bytes() != link => return Err(BrokenChain::Broken { line: number }),
-            Some(_) => {}
-            None => self.is_whole = zeros().as_bytes() == link,
-        }
+        let is_zeros = zeros().as_bytes() == link;
+        let step = match &self.last {
+            None => {
+                self.is_whole = is_zeros;
+                Step::Follows
+            }
+            Some(last) if last.as_bytes() == link => Step::Follows,
+            Some(_) if is_zeros => Step::Begins,
+            Some(_) => return Err(BrokenChain::Broken { line: number }),
+        };
         self.last = Some(hash(line));
         self.lines += 1;
-        Ok(())
+        Ok(step)
     }
 
     /// How many lines there were so far.
@@ -96,7 +117,9 @@ impl ChainCheck {
 pub fn verify(log: impl BufRead) -> Result<u64, BrokenChain> {
     let mut chain = ChainCheck::default();
     for (line, number) in log.split(b'\n').zip(1..) {
-        chain.line(number, &line?)?;
+        if chain.line(number, &line?)? == Step::Begins {
+            return Err(BrokenChain::Begins { line: number });
+        }
     }
     Ok(chain.lines())
 }

@@ -228,7 +228,12 @@ async fn requests_that_cannot_be_decided_get_the_documented_answers() {
     for (method, path) in [("HEAD", "/"), ("HEAD", "/discovery")] {
         assert_eq!(ca.send(method, path, &[], "").await.0, 405);
     }
-    assert!(ca.audit_lines().is_empty(), "nothing of this was a decision");
+    let lines = ca.audit_lines();
+    assert!(!lines.is_empty());
+    for line in lines {
+        assert_eq!(line["decision"], "refused");
+        assert!(line.get("identity").is_none(), "nobody decided: {line}");
+    }
 }
 
 #[tokio::test]

@@ -87,7 +87,9 @@ Examples:
       (nothing was taken from the end since that was the last line)
 
 Every line carries the hash of the line before it. The last line has none after it: keep its hash, which is printed, elsewhere, \
-and --includes finds that it is still there. Exit code: 0 when the chain holds, 1 when it does not.";
+and --includes finds that it is still there. A rotated log stays one chain, also when the CA was started in between: the file FILE.last \
+beside it holds the last hash. A chain that begins anew within the log is named: a CA that had no such file wrote on, or somebody put \
+another log in place of what was there. Exit code: 0 when the chain holds, 1 when it does not, 2 when a new one begins.";
 
 /// `epithet audit verify`
 #[derive(Debug, Args)]

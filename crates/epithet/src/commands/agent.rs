@@ -3,6 +3,7 @@
 use super::{VERSION, background, service};
 use crate::cli::{ChainChoice, Global, StartOptions, patterns};
 use crate::config::{self, Config, Forwarding};
+use crate::logging::say;
 use anyhow::{Context, bail};
 use epithet_broker::{
     AgentPolicy, Broker, BrokerError, CaHttp, ChainWhen, Clock, Reloader, RunDirError, Settings, harden,
@@ -16,7 +17,6 @@ use epithet_wire::limits::{
     TOKEN_REUSE,
 };
 use rustix::process::Signal;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -38,7 +38,7 @@ pub(crate) fn start(global: &Global, options: StartOptions) -> anyhow::Result<Ex
     let detached = options.detached;
     let log = background::log(global, &options, &config)?;
     let again = (global.clone(), options.clone());
-    crate::logging::start(&log.global, &config.common(), log.least)?;
+    crate::logging::serving(&log.global, &config.common(), log.least)?;
     harden();
     raise_open_files();
     let settings = Settings {
@@ -59,11 +59,10 @@ pub(crate) fn start(global: &Global, options: StartOptions) -> anyhow::Result<Ex
         };
         let may_end = (!outlives_terminal).then_some(closed);
         tokio::spawn(follow_hang_ups(hang_up, again, broker.reloader(), may_end));
-        let mut stderr = std::io::stderr();
-        // Nobody listening on stderr is no reason not to serve.
-        let _ = writeln!(stderr, "ready: broker socket {}", broker.socket().display());
-        let _ = writeln!(stderr, "include: {}", broker.ssh_config().display());
+        say(&format!("ready: broker socket {}", broker.socket().display()));
+        say(&format!("include: {}", broker.ssh_config().display()));
         if detached {
+            crate::logging::flush();
             background::leave_terminal(&log)?;
         }
         service::tell_manager("READY=1");
@@ -93,16 +92,14 @@ async fn follow_hang_ups(
             Ok(settings) => reloader.reload(settings).await,
             Err(error) => Err(format!("{error:#}")),
         };
-        // Nobody listening on stderr is no reason not to go on.
-        let _ = match outcome {
-            Ok(changed) if changed.is_empty() => writeln!(std::io::stderr(), "reloaded: nothing changed"),
-            Ok(changed) => writeln!(std::io::stderr(), "reloaded: {}", changed.join(", ")),
-            Err(problem) => writeln!(
-                std::io::stderr(),
+        match outcome {
+            Ok(changed) if changed.is_empty() => say("reloaded: nothing changed"),
+            Ok(changed) => say(&format!("reloaded: {}", changed.join(", "))),
+            Err(problem) => say(&format!(
                 "not reloaded, the old configuration stays: {}",
                 sanitize_line(&problem, 1000)
-            ),
-        };
+            )),
+        }
     }
 }
 

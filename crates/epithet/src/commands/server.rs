@@ -169,7 +169,7 @@ fn keep_keys_fresh(policy: &Arc<Policy>) {
 
 fn start(global: &Global) -> anyhow::Result<Config> {
     let config = config::load(global.config.as_deref())?;
-    crate::logging::start(global, &config.common(), LevelFilter::WARN)?;
+    crate::logging::serving(global, &config.common(), LevelFilter::WARN)?;
     epithet_broker::harden();
     epithet_broker::raise_open_files();
     // A descriptor with a passphrase is nothing for the programs that policy may run.

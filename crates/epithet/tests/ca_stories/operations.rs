@@ -121,6 +121,27 @@ fn proxies_that_were_named_say_who_asks_and_nobody_else_does() {
 }
 
 #[test]
+fn tokens_that_are_sent_at_once_do_not_outrun_the_limit() {
+    const MAX: usize = epithet_wire::limits::FAILED_TOKENS_MAX;
+    let office = Office::new();
+    office.home.write(".epithet/rules2.yaml", DISTRUSTFUL);
+    let key = office.key("ca").path().display().to_string();
+    let ca = office.server(["--ca-key", &key, "--trusted-proxy=127.0.0.1"]);
+    let question = office.question();
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let ask = || {
+            ca.ask_with("bad", &question, &[("x-forwarded-for", "203.0.113.9")])
+                .status()
+        };
+        let asked: Vec<_> = (0..2 * MAX).map(|_| scope.spawn(ask)).collect();
+        asked.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    let refused = statuses.iter().filter(|status| **status == 401).count();
+    let late = statuses.iter().filter(|status| **status == 429).count();
+    assert_eq!((refused, late), (MAX, MAX));
+}
+
+#[test]
 fn an_address_that_sends_token_after_token_that_nobody_believes_has_to_wait() {
     let office = Office::new();
     office.home.write(".epithet/rules2.yaml", DISTRUSTFUL);

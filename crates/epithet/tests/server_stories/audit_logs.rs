@@ -28,6 +28,15 @@ impl Story {
         assert!([200, 403].contains(&answer.status()), "{answer:?}");
     }
 
+    fn daemon_ends(&mut self) {
+        let ended = self.server.daemon().terminate(DEADLINE);
+        assert!(ended.is_some_and(|status| status.success()));
+    }
+
+    fn daemon_starts(&mut self) {
+        self.server = self.named.server(&["-v", "--audit-file", text(&self.log)]);
+    }
+
     /// Moves the log away and lets the server make a new one.
     fn rotate(&mut self, name: &str) -> PathBuf {
         let old = self.named.home.join(name);
@@ -349,10 +358,11 @@ fn whatever_was_done_to_a_log_is_found() {
             "line 2 does not follow",
         ),
         (
+            // What begins a log may begin another one; what follows it has to.
             "reordered",
             vec![lines[1], lines[0], lines[2]],
             "\n",
-            "line 2 does not follow",
+            "line 3 does not follow",
         ),
         (
             "added",
@@ -391,8 +401,11 @@ fn whatever_was_done_to_a_log_is_found() {
         };
         assert!(found.stderr.contains(wrong), "{name}: {}", found.stderr);
     }
+    // The first file begins with zeros, as another log would.
     let swapped = story.audit(&["verify", text(&story.log), text(&old)]);
-    assert_eq!(swapped.code(), Some(1), "{}", swapped.stdout);
+    assert_eq!(swapped.code(), Some(2), "{}", swapped.stdout);
+    let place = format!("a new chain begins at line 1 of {}", text(&old));
+    assert!(swapped.stdout.contains(&place), "{}", swapped.stdout);
 
     // Lines taken from the end can be noticed by whoever kept the hash of the last.
     story
@@ -410,4 +423,56 @@ fn whatever_was_done_to_a_log_is_found() {
     let mut file = std::fs::OpenOptions::new().append(true).open(&shortened).unwrap();
     file.write_all(b"\n").unwrap();
     assert_eq!(story.audit(&["verify", text(&shortened)]).code(), Some(1));
+}
+
+#[test]
+fn a_log_stays_one_chain_over_a_rotation_and_a_start_and_a_new_chain_is_told_from_a_broken_one() {
+    let mut story = Story::begin();
+    story.ask("alice", "one.example.com");
+    let whole_log = std::fs::read(&story.log).unwrap();
+    let old = story.named.home.join("audit.jsonl.1");
+    story.daemon_ends();
+    std::fs::rename(&story.log, &old).unwrap();
+    story.daemon_starts();
+    story.ask("alice", "two.example.com");
+    let verify = |story: &Story| story.audit(&["verify", text(&old), text(&story.log)]);
+    let whole = verify(&story).success().stdout;
+    assert!(whole.contains("2 lines, the chain holds"), "{whole}");
+    // Another log in its place is noticed by the CA that goes on with it, and shows.
+    story.daemon_ends();
+    std::fs::write(&story.log, &whole_log).unwrap();
+    story.daemon_starts();
+    story
+        .server
+        .wait_for_log("does not hold the line that was written last");
+    story.ask("alice", "three.example.com");
+    let broken = story.audit(&["verify", text(&story.log)]);
+    assert_eq!(broken.code(), Some(1), "{}", broken.stdout);
+    assert!(
+        broken.stderr.contains("line 2 does not follow"),
+        "{}",
+        broken.stderr
+    );
+    // Without the file beside it nobody can tell; that is said, and is not the same as a broken chain.
+    story.daemon_ends();
+    std::fs::remove_file(&story.log).unwrap();
+    std::fs::remove_file(story.named.home.join("audit.jsonl.last")).unwrap();
+    story.daemon_starts();
+    story.ask("alice", "four.example.com");
+    let anew = verify(&story);
+    assert_eq!(anew.code(), Some(2), "{}", anew.stderr);
+    let place = format!("a new chain begins at line 1 of {}", text(&story.log));
+    assert!(anew.stdout.contains(&place), "{}", anew.stdout);
+}
+
+#[test]
+fn certificates_go_on_with_a_new_file_when_the_log_is_deleted_and_everybody_is_told() {
+    let story = Story::begin();
+    story.ask("alice", "one.example.com");
+    std::fs::remove_file(&story.log).unwrap();
+    story.ask("alice", "two.example.com");
+    let lines = story.lines();
+    assert_eq!(lines.len(), 1);
+    assert_eq!(lines[0]["host"], "two.example.com");
+    story.server.wait_for_log("the audit log's file was deleted");
 }

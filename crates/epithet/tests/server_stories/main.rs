@@ -16,4 +16,6 @@ mod named;
 mod overload_and_faults;
 mod schema;
 mod service_token;
+mod stopped_readers;
 mod strangers_policy;
+mod turned_away;

@@ -52,6 +52,15 @@ impl Named {
         self.serve(&[&["server", "--ca-key", &key], more].concat())
     }
 
+    /// The arguments of such a server.
+    pub(crate) fn server_arguments(&self) -> Vec<String> {
+        let (key, rules) = (self.ca.path().display(), self.rules.display());
+        let own = ["server".to_owned(), "--listen=127.0.0.1:0".to_owned()];
+        own.into_iter()
+            .chain([format!("--ca-key={key}"), format!("--config={rules}")])
+            .collect()
+    }
+
     /// A CA that asks the policy server there.
     pub(crate) fn ca(&self, policy: &str, more: &[&str]) -> Server {
         let key = self.ca.path().display().to_string();

@@ -3,16 +3,19 @@
 use super::line::{Piece, next_line};
 use crate::cli::VerifyOptions;
 use anyhow::{Context, bail};
-use epithet_ca::audit::ChainCheck;
+use epithet_ca::audit::{ChainCheck, Step};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+/// The exit code when every line follows the one before it but for one or more that begin a new chain.
+const NEW_CHAIN: u8 = 2;
+
 /// Checks files one after the other as one log, and says how many lines it has.
 pub(super) fn run(options: &VerifyOptions) -> anyhow::Result<ExitCode> {
     let mut chain = ChainCheck::default();
-    let mut is_included = false;
+    let (mut is_included, mut begins) = (false, Vec::new());
     let expected = options.includes.as_deref().map(str::to_ascii_lowercase);
     for file in &options.files {
         let (name, mut log) = open(file)?;
@@ -23,7 +26,9 @@ pub(super) fn run(options: &VerifyOptions) -> anyhow::Result<ExitCode> {
                 Piece::End => break,
                 Piece::TooLong => bail!("{name}: line {number} is not a whole line of an audit log"),
                 Piece::Line | Piece::Unfinished => {
-                    chain.line(number, &buffer).with_context(|| name.clone())?;
+                    if chain.line(number, &buffer).with_context(|| name.clone())? == Step::Begins {
+                        begins.push(format!("line {number} of {name}"));
+                    }
                 }
             }
             is_included |= chain.last() == expected.as_deref();
@@ -38,7 +43,18 @@ pub(super) fn run(options: &VerifyOptions) -> anyhow::Result<ExitCode> {
     }
     let lines = chain.lines();
     let s = if lines == 1 { "" } else { "s" };
-    let mut text = format!("{name}: {lines} line{s}, the chain holds\n");
+    let mut text = match begins.len() {
+        0 => format!("{name}: {lines} line{s}, the chain holds\n"),
+        more => format!(
+            "{name}: {lines} line{s} in {} chains, each of which holds\n",
+            more + 1
+        ),
+    };
+    for place in &begins {
+        text.push_str(&format!(
+            "  a new chain begins at {place}: whether lines are missing before it cannot be told\n"
+        ));
+    }
     if lines > 0 && !chain.is_whole() {
         text.push_str("  the first line follows one of an earlier file\n");
     }
@@ -50,7 +66,10 @@ pub(super) fn run(options: &VerifyOptions) -> anyhow::Result<ExitCode> {
     std::io::stdout()
         .write_all(text.as_bytes())
         .context("cannot print")?;
-    Ok(ExitCode::SUCCESS)
+    Ok(match begins.len() {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::from(NEW_CHAIN),
+    })
 }
 
 fn name_of(file: &Path) -> String {

@@ -9,7 +9,6 @@ use crate::config::IssuingSection;
 use anyhow::{Context, bail};
 use epithet_ca::{AuditLog, Authority, Ceilings, PolicySource};
 use epithet_serve::{Listen, Settings};
-use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,7 +37,7 @@ impl Issuing {
             (Some(_), Some(_)) => bail!("audit-file and audit-syslog: name one of the two"),
             (Some(path), None) => AuditLog::file(&crate::logging::home_expanded(&path)?)?,
             (None, Some(path)) => AuditLog::syslog(&path)?,
-            (None, None) => AuditLog::stdout(),
+            (None, None) => AuditLog::stdout()?,
         };
         let extensions = match flags.allow_extension {
             none if none.is_empty() => file.allow_extension,
@@ -82,6 +81,7 @@ impl Issuing {
             self.settings.tls.as_ref(),
             rules.as_ref().map(|rules| &rules.policy),
         );
+        numbers.of_audit(&audit);
         let mut router = epithet_ca::router_with(authority, policy, Arc::clone(&audit), numbers.of_ca());
         if let Some(rules) = &rules {
             router = in_process::say_when_rules_are_old(router, Arc::clone(&rules.policy));
@@ -138,8 +138,7 @@ pub(super) async fn serve(
     let address = listener
         .tcp_address()
         .map_or_else(|| listener.address(), |address| format!("{scheme}://{address}"));
-    // Nobody listening on stderr is no reason not to serve.
-    let _ = writeln!(std::io::stderr(), "ready: listening on {address}");
+    crate::logging::say(&format!("ready: listening on {address}"));
     epithet_serve::serve(listener, router, settings, ending).await;
     Ok(ExitCode::SUCCESS)
 }

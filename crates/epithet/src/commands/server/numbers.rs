@@ -1,13 +1,12 @@
 //! The numbers of a server, gathered from its parts, on a listener of their own.
 
 use anyhow::Context;
-use epithet_ca::CaMetrics;
+use epithet_ca::{AuditLog, CaMetrics};
 use epithet_policy::Policy;
 use epithet_serve::{Listen, Looked, Settings, Tls, metrics_router, tls_expiry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
-use std::io::Write;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -56,6 +55,15 @@ impl Numbers {
         ca
     }
 
+    /// And how the audit log's file fares.
+    pub(super) fn of_audit(&mut self, audit: &AuditLog) {
+        self.registry.register(
+            "ca_audit_files_lost",
+            "How often the audit log's file was deleted while it was in use",
+            audit.files_lost(),
+        );
+    }
+
     /// Serves them until the end.
     pub(super) async fn serve(self, address: &str, ending: CancellationToken) -> anyhow::Result<()> {
         let listener = Listen::parse(address)
@@ -63,7 +71,7 @@ impl Numbers {
             .bind()
             .await
             .context("--metrics-listen")?;
-        let _ = writeln!(std::io::stderr(), "metrics: listening on {}", listener.address());
+        crate::logging::say(&format!("metrics: listening on {}", listener.address()));
         let router = metrics_router(self.registry);
         tokio::spawn(epithet_serve::serve(
             listener,

@@ -145,7 +145,7 @@ impl Reload {
             callers.read_again(&self.reloads).await;
         }
         if let Some(audit) = &self.audit {
-            match audit.reopen() {
+            match audit.reopen().await {
                 Ok(()) => {
                     self.reloads.note("audit", true);
                     tracing::info!("the audit log was opened again");
