@@ -67,7 +67,7 @@ pub(crate) struct ServeCaOptions {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct IssuingOptions {
     /// Read the passphrases of encrypted keys from this descriptor, one a line in the order of the keys (otherwise: the terminal, or the file that EPITHET_CA_PASSPHRASE_FILE names)
-    #[arg(long, value_name = "NUMBER", value_parser = |text: &str| number(text, (0, 65_535)))]
+    #[arg(long, value_name = "NUMBER", value_parser = |text: &str| number(text, (0_u32, 65_535)))]
     pub(crate) key_passphrase_fd: Option<u32>,
     /// No certificate lives longer, whatever policy says [default: 10m]
     #[arg(long, value_name = "DURATION", env = "EPITHET_MAX_TTL", value_parser = duration)]
