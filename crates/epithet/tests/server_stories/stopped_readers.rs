@@ -36,7 +36,7 @@ impl Pipe {
 
 fn get(url: &str, path: &str) -> (u16, String) {
     let answer = exchange(url, &request("GET", path, &[], b""));
-    (answer.status(), answer.body.clone())
+    (answer.status(), answer.body)
 }
 
 /// Asks until the pipe is full, and then what a CA with such a log has to do.

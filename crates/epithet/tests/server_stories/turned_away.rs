@@ -26,6 +26,9 @@ fn post(server: &Server, headers: &[(&str, &str)], body: &[u8]) -> Answer {
     exchange(server.url(), &request("POST", "/", headers, body))
 }
 
+/// Headers, body, and the status and reason of the refusal.
+type Case<'a> = (&'a [(&'a str, &'a str)], &'a [u8], u16, &'a str);
+
 #[test]
 fn what_the_ca_refuses_by_itself_has_a_line_too() {
     let (_named, server, log) = begin();
@@ -36,7 +39,7 @@ fn what_the_ca_refuses_by_itself_has_a_line_too() {
     });
     let no_key = no_key.to_string();
     let large = vec![b' '; HTTP_BODY_MAX + 1];
-    let cases: [(&[(&str, &str)], &[u8], u16, &str); 4] = [
+    let cases: [Case<'_>; 4] = [
         (&[], b"{}", 401, "missing Authorization header"),
         (&[token], b"{", 400, "unable to parse body"),
         (&[token], no_key.as_bytes(), 400, "error generating crt"),
