@@ -23,12 +23,20 @@ pub enum CredentialError {
     /// It is somebody else's.
     #[error("the CA's certificate is for another key than the one that was sent")]
     OtherKey,
-    /// It has ended, or is about to.
+    /// It has ended.
     #[error(
         "the CA's certificate has ended already ({seconds} s ago by this machine's clock); is the clock right?"
     )]
     Ended {
-        /// How long ago, the safety margin included.
+        /// How long ago.
+        seconds: u64,
+    },
+    /// It ends before a login that begins now is sure to be completed.
+    #[error(
+        "the CA's certificate ends in {seconds} s by this machine's clock, which is too soon to log in with it; is the clock right?"
+    )]
+    Ending {
+        /// How soon.
         seconds: u64,
     },
 }
@@ -61,12 +69,13 @@ impl Credential {
         if credential.is_live(now) {
             Ok(credential)
         } else {
-            let margin = CERTIFICATE_EXPIRY_BUFFER.as_secs();
-            let seconds = now
-                .unix
-                .saturating_add(margin)
-                .saturating_sub(credential.expires_at());
-            Err(CredentialError::Ended { seconds })
+            let ends = credential.expires_at();
+            Err(match ends.checked_sub(now.unix) {
+                Some(seconds) if seconds > 0 => CredentialError::Ending { seconds },
+                _ => CredentialError::Ended {
+                    seconds: now.unix.saturating_sub(ends),
+                },
+            })
         }
     }
 

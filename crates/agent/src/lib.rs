@@ -31,5 +31,5 @@ pub use firewall::{Refusal, Rules, Verdict};
 pub use message::{Identity, Reply, Request};
 pub use promise::{Fulfil, Promise};
 pub use session::Session;
-pub use socket::{Activity, AgentSettings, AgentSocket, Places};
+pub use socket::{Activity, AgentSettings, AgentSocket, Places, SocketStamp};
 pub use watcher::Watcher;

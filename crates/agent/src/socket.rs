@@ -144,6 +144,14 @@ impl AgentSocket {
         &self.file.path
     }
 
+    /// Which file it is, to see later whether it is still there.
+    pub fn stamp(&self) -> SocketStamp {
+        SocketStamp {
+            device: self.file.device,
+            inode: self.file.inode,
+        }
+    }
+
     /// What the agent has done so far; stays readable while and after it is served.
     pub fn activity(&self) -> Activity {
         Activity(Arc::clone(&self.shared))
@@ -223,6 +231,21 @@ impl Service {
             let _place = place;
             connection::serve(stream, promise, standing, settings, shared).await;
         });
+    }
+}
+
+/// The file of an agent's socket, as it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SocketStamp {
+    device: u64,
+    inode: u64,
+}
+
+impl SocketStamp {
+    /// Whether it is still the one at `path`: somebody may have removed it, and then nobody can reach the agent.
+    pub fn is_at(&self, path: &Path) -> bool {
+        path.symlink_metadata()
+            .is_ok_and(|there| there.dev() == self.device && there.ino() == self.inode)
     }
 }
 

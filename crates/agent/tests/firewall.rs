@@ -466,12 +466,18 @@ fn five_seconds_before_its_end_a_certificate_has_ended() {
     );
     assert_eq!(
         credential_until(START + 5, at(START)).unwrap_err(),
-        CredentialError::Ended { seconds: 0 }
+        CredentialError::Ending { seconds: 5 }
     );
     assert_eq!(
-        credential_until(START - 5, at(START)).unwrap_err(),
-        CredentialError::Ended { seconds: 10 }
+        credential_until(START + 1, at(START)).unwrap_err(),
+        CredentialError::Ending { seconds: 1 }
     );
+    for ago in [0, 5] {
+        assert_eq!(
+            credential_until(START - ago, at(START)).unwrap_err(),
+            CredentialError::Ended { seconds: ago }
+        );
+    }
 }
 
 #[test]

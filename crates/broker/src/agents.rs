@@ -7,6 +7,7 @@ use crate::agent_policy::AgentPolicy;
 use crate::descriptors::Shares;
 use crate::live_agent::LiveAgent;
 use crate::own_agent::own_agent;
+use crate::run_dir::make_private;
 use crate::traces::{AgentWatch, Recorder};
 use arc_swap::ArcSwap;
 use epithet_agent::{AgentSettings, AgentSocket, Askers, Chain, Clock, Fulfil, Places, Promise};
@@ -14,7 +15,7 @@ use epithet_wire::limits::{AGENT_SWEEP, CERTIFICATE_EXPIRY_BUFFER, RENEW_LOOK};
 use epithet_wire::{Connection, ConnectionHash, RequestId};
 use room::LoggedIn;
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -131,7 +132,7 @@ impl Agents {
             let _ = std::fs::remove_file(&path);
         }
         self.make_room(&mut live, policy.max_agents, Shares::now().agents)?;
-        let socket = AgentSocket::bind(path)?;
+        let socket = self.bind(&path)?;
         let (fulfil, promise) = Promise::pending();
         if opening.is_on_demand {
             fulfil.on_demand();
@@ -149,6 +150,7 @@ impl Agents {
             request_id: Mutex::new(opening.request_id.clone()),
             promise: promise.clone(),
             activity: socket.activity(),
+            stamp: socket.stamp(),
             chain: chain.clone(),
             opened: self.clock.now().boot,
             watch: Arc::clone(&watch),
@@ -170,9 +172,22 @@ impl Agents {
         Ok(Opened::New(fulfil))
     }
 
+    /// Opens a socket, in a directory that is made anew where it has been removed.
+    fn bind(&self, path: &Path) -> std::io::Result<AgentSocket> {
+        match AgentSocket::bind(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                make_private(&self.dir, 0o077).map_err(std::io::Error::other)?;
+                tracing::warn!(directory = %self.dir.display(), "the agents' directory had been removed, and was made again");
+                AgentSocket::bind(path)
+            }
+            bound => bound,
+        }
+    }
+
     /// Whether a live agent serves this connection, too; then it is watched for the one that asked last.
     fn takes_over(&self, agent: &LiveAgent, opening: &Opening<'_>) -> bool {
-        let is_useful = agent.is_useful(opening, self.clock.now());
+        let is_there = agent.stamp.is_at(&self.dir.join(agent.connection.hash.as_str()));
+        let is_useful = is_there && agent.is_useful(opening, self.clock.now());
         if is_useful {
             agent.askers.asked(opening.process);
             opening.recorder.belongs_to(&agent.request_id());

@@ -1,8 +1,11 @@
 //! The broker as a whole: what is made at the start, who answers what, what a reload changes, and what is undone at the end.
 
+mod house;
+
 use crate::agents::Agents;
 use crate::descriptors::Shares;
 use crate::discovery::{Knowledge, Said};
+use crate::file_id::FileId;
 use crate::key_stock::KeyStock;
 use crate::listener::{self, Answers};
 use crate::login::Login;
@@ -22,7 +25,7 @@ use epithet_wire::broker::{Asker, HostsInspection, Inspection, MemoryInspection,
 use epithet_wire::limits::DRAIN;
 use jiff::Timestamp;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
@@ -53,6 +56,8 @@ pub enum BrokerError {
 #[derive(Debug)]
 pub struct Broker {
     run_dir: RunDir,
+    /// The socket that was opened, to know it by.
+    socket_file: Mutex<Option<FileId>>,
     listener: Option<UnixListener>,
     parts: Arc<Parts>,
     reloader: Reloader,
@@ -123,6 +128,7 @@ impl Broker {
             None => listener::bind(&broker_socket),
         }
         .map_err(|error| BrokerError::Socket(broker_socket.clone(), error))?;
+        let socket_file = Mutex::new(FileId::at(&broker_socket));
 
         let guard = Guard::reexec(&[settings.guard]).map_err(BrokerError::Guard)?;
         let clock = settings.clock.clone();
@@ -157,6 +163,7 @@ impl Broker {
         let (sender, reloads) = mpsc::channel(1);
         let broker = Self {
             run_dir,
+            socket_file,
             listener: Some(listener),
             parts: Arc::new(parts),
             reloader: Reloader(sender),
@@ -243,7 +250,8 @@ impl Broker {
         self.run_dir.ssh_config()
     }
 
-    /// Answers until `ending` is cancelled, then removes everything that was made. Takes at most about two seconds to end.
+    /// Answers until `ending` is cancelled, then removes everything that was made. Takes two seconds at most to end,
+    /// and two more when a plugin does not let itself be ended.
     pub async fn serve(mut self) {
         let parts = Arc::clone(&self.parts);
         let household = parts.household.clone();
@@ -258,12 +266,16 @@ impl Broker {
         });
         let (listener, reloads) = (self.listener.take(), self.reloads.take());
         let (answers, ending) = (Arc::clone(&parts), household.ending.clone());
+        let (listeners, newer) = mpsc::channel(1);
         let serving = tokio::spawn(async move {
             if let Some(listener) = listener {
-                listener::serve(listener, answers, Shares::now().requests, ending).await;
+                listener::serve(listener, newer, answers, Shares::now().requests, ending).await;
             }
         });
-        self.follow(reloads).await;
+        tokio::select! {
+            () = self.follow(reloads) => {}
+            () = self.keep_house(&listeners) => {}
+        }
 
         sweeping.abort();
         renewing.abort();

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -52,16 +52,27 @@ pub(crate) fn take_over(listener: std::os::unix::net::UnixListener, path: &Path)
     UnixListener::from_std(listener)
 }
 
-/// Serves the socket until `ending`, `most` requests at once.
+/// Serves the socket until `ending`, `most` requests at once. One of `newer` takes its place; whoever is spoken to already
+/// is not cut off.
 pub(crate) async fn serve<A: Answers>(
-    listener: UnixListener,
+    mut listener: UnixListener,
+    mut newer: mpsc::Receiver<UnixListener>,
     answers: Arc<A>,
     most: usize,
     ending: CancellationToken,
 ) {
     let places = Arc::new(Semaphore::new(most));
     let tasks = TaskTracker::new();
-    while let Some(accepted) = ending.run_until_cancelled(listener.accept()).await {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = ending.cancelled() => break,
+            Some(newer) = newer.recv() => {
+                listener = newer;
+                continue;
+            }
+            accepted = listener.accept() => accepted,
+        };
         let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {

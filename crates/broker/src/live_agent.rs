@@ -2,7 +2,7 @@
 
 use crate::agents::Opening;
 use crate::traces::AgentWatch;
-use epithet_agent::{Activity, Askers, Chain, Credential, Now, Promise};
+use epithet_agent::{Activity, Askers, Chain, Credential, Now, Promise, SocketStamp};
 use epithet_wire::limits::LAZY_AGENT_STAYS;
 use epithet_wire::{Connection, RequestId};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +16,7 @@ pub(crate) struct LiveAgent {
     pub(crate) request_id: Mutex<RequestId>,
     pub(crate) promise: Promise,
     pub(crate) activity: Activity,
+    pub(crate) stamp: SocketStamp,
     pub(crate) chain: Option<Chain>,
     pub(crate) opened: Duration,
     pub(crate) watch: Arc<AgentWatch>,

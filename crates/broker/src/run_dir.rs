@@ -4,14 +4,16 @@
 //! home directory's path is too long for sockets they move to `$XDG_RUNTIME_DIR/epithet/<profile>/`. The lock, not a
 //! process id, says whether a broker lives: what a killed one left behind is taken over.
 
+use crate::lock::{self, Holder, Lock, Owner, Seen};
 use epithet_wire::ProfileName;
 use epithet_wire::limits::SOCKET_PATH_MAX;
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The length of `/agent/` and a connection hash as OpenSSH makes it.
 const AGENT_SUFFIX: usize = "/agent/".len() + 40;
@@ -22,6 +24,11 @@ pub enum RunDirError {
     /// Another broker of this profile lives.
     #[error("profile \"{0}\" is already running (use --name to run a second profile)")]
     Running(ProfileName),
+    /// No broker lives, but somebody listens in its place: a service manager, which starts one when ssh connects.
+    #[error(
+        "somebody listens at {0} already: a service manager, which starts the broker with the next ssh\ntry, to run it by hand: epithet agent stop"
+    )]
+    Waited(PathBuf),
     /// A directory in the way that is not safe.
     #[error("{path} {problem}; nothing was changed")]
     Unsafe {
@@ -48,10 +55,24 @@ pub enum RunDirError {
 /// A profile's run directory, locked for as long as this value lives.
 #[derive(Debug)]
 pub struct RunDir {
+    home: PathBuf,
+    runtime_dir: Option<PathBuf>,
+    profile: ProfileName,
     dir: PathBuf,
     sockets: PathBuf,
-    lock: File,
-    socket: SocketOwner,
+    lock: Mutex<Lock>,
+    socket: Mutex<SocketOwner>,
+}
+
+/// What became of a run directory that was held all the time.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// It is as it was.
+    Still,
+    /// Its lock had been removed, and was taken again.
+    Again,
+    /// Another broker has it, with this process id.
+    Lost(u32),
 }
 
 /// Who opened the broker's socket, and so who removes it.
@@ -72,41 +93,97 @@ impl RunDir {
         profile: &ProfileName,
         socket: SocketOwner,
     ) -> Result<Self, RunDirError> {
-        let mut dir = home.to_owned();
-        for part in [".epithet", "run", profile.as_str()] {
-            dir.push(part);
-            // ~/.epithet itself may be readable: it holds the configuration, not the sockets.
-            make_private(&dir, if part == ".epithet" { 0o022 } else { 0o077 })?;
-        }
+        let dir = make_run_dir(home, profile)?;
         let sockets = socket_dir(&dir, runtime_dir, profile)?;
-        let lock = lock(&dir, profile)?;
+        let lock = Lock::take(&dir, profile)?;
+        let broker_socket = sockets.join("broker.sock");
+        if socket == SocketOwner::Broker && is_bound(&broker_socket) {
+            lock.release();
+            return Err(RunDirError::Waited(broker_socket));
+        }
+        lock.sign(&broker_socket)?;
         let run_dir = Self {
+            home: home.to_owned(),
+            runtime_dir: runtime_dir.map(Path::to_owned),
+            profile: profile.clone(),
             dir,
             sockets,
-            lock,
-            socket,
+            lock: Mutex::new(lock),
+            socket: Mutex::new(socket),
         };
         run_dir.clear()?;
         make_private(&run_dir.agent_dir(), 0o077)?;
         Ok(run_dir)
     }
 
-    /// Whether a broker of `profile` lives, by its lock and without asking it.
-    pub fn is_claimed(home: &Path, profile: &ProfileName) -> bool {
-        let lock = Self::path_of(home, profile).join("lock");
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        // Held for a moment only; a broker that starts in this very moment would have to be started again.
-        rustix::fs::open(&lock, flags, Mode::empty()).is_ok_and(|lock| {
-            rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared)
-                .is_err_and(|error| error == rustix::io::Errno::WOULDBLOCK)
-        })
+    /// Makes sure that the directory is there and ours: whoever tidies up may have removed it, or a part of it.
+    ///
+    /// # Errors
+    /// Why it cannot be made again now.
+    pub(crate) fn hold(&self) -> Result<Held, RunDirError> {
+        let mut lock = self.lock();
+        let held = match lock.owner() {
+            Owner::Us => Held::Still,
+            Owner::Nobody | Owner::Other => {
+                if let Seen::Held(Some(other)) = lock::look(&self.dir)
+                    && other.process != std::process::id()
+                {
+                    return Ok(Held::Lost(other.process));
+                }
+                make_run_dir(&self.home, &self.profile)?;
+                *lock = Lock::take(&self.dir, &self.profile)?;
+                Held::Again
+            }
+        };
+        socket_dir(&self.dir, self.runtime_dir.as_deref(), &self.profile)?;
+        if held == Held::Again {
+            lock.sign(&self.broker_socket())?;
+        }
+        make_private(&self.agent_dir(), 0o077)?;
+        Ok(held)
     }
 
-    /// The process that holds the lock of `profile`, when the system says so without being asked by its owner (Linux).
-    pub fn holder(home: &Path, profile: &ProfileName) -> Option<u32> {
-        use std::os::unix::fs::MetadataExt;
-        let inode = Self::path_of(home, profile).join("lock").metadata().ok()?.ino();
-        holder_in(&std::fs::read_to_string("/proc/locks").ok()?, inode)
+    /// Makes room for a socket of the broker's own, in the place of one that is gone. What is there is removed, unless
+    /// somebody listens at it.
+    ///
+    /// # Errors
+    /// [`RunDirError::Waited`], or why the file cannot be removed.
+    pub(crate) fn make_way(&self) -> Result<(), RunDirError> {
+        let path = self.broker_socket();
+        if is_bound(&path) {
+            return Err(RunDirError::Waited(path));
+        }
+        // A service manager's is not coming back before it is restarted; what is made instead goes with the broker.
+        *self.socket.lock().unwrap_or_else(PoisonError::into_inner) = SocketOwner::Broker;
+        remove_file_if_there(&path).map_err(|error| RunDirError::Io { path, error })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lock> {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn leaves_socket(&self) -> bool {
+        *self.socket.lock().unwrap_or_else(PoisonError::into_inner) == SocketOwner::ServiceManager
+    }
+
+    /// Whether a broker of `profile` lives, by its lock and without asking it.
+    pub fn is_claimed(home: &Path, profile: &ProfileName) -> bool {
+        lock::look(&Self::path_of(home, profile)) != Seen::Free
+    }
+
+    /// The broker of `profile` that lives, as it wrote itself down. None when there is none, or it did not (yet).
+    pub fn holder(home: &Path, profile: &ProfileName) -> Option<Holder> {
+        match lock::look(&Self::path_of(home, profile)) {
+            Seen::Held(holder) => holder,
+            Seen::Free => None,
+        }
+    }
+
+    /// Whether somebody listens where the broker of `profile` would: while none lives, a service manager that starts one.
+    ///
+    /// Nobody is woken by this question.
+    pub fn is_waited_for(home: &Path, runtime_dir: Option<&Path>, profile: &ProfileName) -> bool {
+        Self::broker_socket_of(home, runtime_dir, profile).is_ok_and(|socket| is_bound(&socket))
     }
 
     /// The run directory of `profile`, whether it is there or not.
@@ -172,7 +249,7 @@ impl RunDir {
         let agents = self.agent_dir();
         let clear = || -> io::Result<()> {
             remove_file_if_there(&self.dir.join(".ssh-config.new"))?;
-            if self.socket == SocketOwner::Broker {
+            if !self.leaves_socket() {
                 remove_file_if_there(&self.ssh_config())?;
                 remove_file_if_there(&self.broker_socket())?;
             }
@@ -191,16 +268,46 @@ impl RunDir {
 }
 
 impl Drop for RunDir {
-    /// Removes everything that was made, the lock last. A waiting successor notices that its lock file is gone.
+    /// Removes everything that was made, the lock last. A waiting successor notices that its lock file is gone; what belongs
+    /// to one that is there already is not touched.
     fn drop(&mut self) {
+        if self.lock().owner() != Owner::Us {
+            let Ok(again) = Lock::take(&self.dir, &self.profile) else {
+                return;
+            };
+            *self.lock() = again;
+        }
         let _ = self.clear();
-        let _ = std::fs::remove_file(self.dir.join("lock"));
-        let _ = rustix::fs::flock(self.lock.as_fd(), FlockOperation::Unlock);
+        self.lock().release();
         if self.sockets != self.dir {
             let _ = std::fs::remove_dir(&self.sockets);
         }
         let _ = std::fs::remove_dir(&self.dir);
     }
+}
+
+/// Makes the run directory, and what leads to it.
+fn make_run_dir(home: &Path, profile: &ProfileName) -> Result<PathBuf, RunDirError> {
+    let mut dir = home.to_owned();
+    for part in [".epithet", "run", profile.as_str()] {
+        dir.push(part);
+        // ~/.epithet itself may be readable: it holds the configuration, not the sockets.
+        make_private(&dir, if part == ".epithet" { 0o022 } else { 0o077 })?;
+    }
+    Ok(dir)
+}
+
+/// Whether somebody's socket is at `path`, and not only the file that a dead one left.
+///
+/// A datagram socket cannot be connected to a stream socket, and the error says whether there is one (`connect(2)`:
+/// `EPROTOTYPE`); so whoever listens there notices nothing, and a service manager starts nothing.
+fn is_bound(path: &Path) -> bool {
+    let probe = || {
+        let socket =
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+        rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)
+    };
+    matches!(probe(), Ok(()) | Err(rustix::io::Errno::PROTOTYPE))
 }
 
 /// The sockets' directory: beside the lock when paths are short enough, else below `$XDG_RUNTIME_DIR`.
@@ -281,50 +388,6 @@ fn check_private(path: &Path, forbidden: u32) -> Result<(), RunDirError> {
     Ok(())
 }
 
-/// Who holds the exclusive lock (flock(2)) on the file with this inode number, in Linux's `/proc/locks`. `None` too when
-/// two files have the number, on two file systems.
-fn holder_in(locks: &str, inode: u64) -> Option<u32> {
-    let mut holders = locks.lines().filter_map(|line| {
-        // 1: FLOCK  ADVISORY  WRITE 1234 fd:00:5678 0 EOF; who waits has a `->` after the number.
-        let mut words = line.split_whitespace().skip(1);
-        let is_exclusive = words.next() == Some("FLOCK") && words.nth(1) == Some("WRITE");
-        let process: u32 = words.next()?.parse().ok()?;
-        let file: u64 = words.next()?.rsplit(':').next()?.parse().ok()?;
-        (is_exclusive && file == inode && process != 0).then_some(process)
-    });
-    let holder = holders.next()?;
-    holders.next().is_none().then_some(holder)
-}
-
-/// Takes the lock, and makes sure that the file it was taken on is still the one in the directory.
-fn lock(dir: &Path, profile: &ProfileName) -> Result<File, RunDirError> {
-    let path = dir.join("lock");
-    let io_error = |error: io::Error| RunDirError::Io {
-        path: path.clone(),
-        error,
-    };
-    loop {
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = File::from(
-            rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)
-                .map_err(|error| io_error(error.into()))?,
-        );
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(RunDirError::Running(profile.clone())),
-            Err(error) => return Err(io_error(error.into())),
-        }
-        let ours = file.metadata().map_err(io_error)?;
-        match std::fs::symlink_metadata(&path) {
-            Ok(there) if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) => return Ok(file),
-            // Its last owner removed it between our open and our lock: begin again.
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(io_error(error)),
-        }
-    }
-}
-
 fn remove_file_if_there(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -374,26 +437,6 @@ mod tests {
     }
 
     #[test]
-    fn the_holder_of_a_lock_is_known_by_the_system_s_list() {
-        let locks = "1: FLOCK  ADVISORY  WRITE 1234 fd:00:5678 0 EOF\n\
-                     1: -> FLOCK  ADVISORY  WRITE 99 fd:00:5678 0 EOF\n\
-                     2: POSIX  ADVISORY  WRITE 77 fd:00:42 0 EOF\n\
-                     3: FLOCK  ADVISORY  READ 78 fd:00:42 0 EOF\n\
-                     4: FLOCK  ADVISORY  WRITE 5 fd:00:7 0 EOF\n\
-                     5: FLOCK  ADVISORY  WRITE 6 fd:01:7 0 EOF\n";
-        assert_eq!(holder_in(locks, 5678), Some(1234));
-        for unknown in [42, 7, 1] {
-            assert_eq!(holder_in(locks, unknown), None, "{unknown}");
-        }
-        if cfg!(target_os = "linux") {
-            let home = tempfile::tempdir().unwrap();
-            let _run_dir = claim(home.path()).unwrap();
-            let holder = RunDir::holder(home.path(), &ProfileName::default());
-            assert_eq!(holder, Some(std::process::id()));
-        }
-    }
-
-    #[test]
     fn what_a_killed_broker_left_is_taken_over() {
         let home = tempfile::tempdir().unwrap();
         let dir = home.path().join(".epithet/run/default");
@@ -407,6 +450,51 @@ mod tests {
         let run_dir = claim(home.path()).unwrap();
         assert!(!run_dir.ssh_config().exists());
         assert_eq!(std::fs::read_dir(run_dir.agent_dir()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_directory_that_another_broker_has_by_now_is_not_touched_at_the_end() {
+        let home = tempfile::tempdir().unwrap();
+        let profile = ProfileName::default();
+        let dir = RunDir::path_of(home.path(), &profile);
+        let first = claim(home.path()).unwrap();
+        assert_eq!(first.hold().unwrap(), Held::Still);
+        std::fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(first.hold().unwrap(), Held::Again);
+        assert!(first.agent_dir().is_dir() && RunDir::holder(home.path(), &profile).is_some());
+
+        std::fs::remove_dir_all(&dir).unwrap();
+        let second = claim(home.path()).unwrap();
+        second.write_ssh_config("Match all\n").unwrap();
+        // Another process's, as it would be.
+        std::fs::write(dir.join("lock"), "4242\n/s\n").unwrap();
+        assert_eq!(first.hold().unwrap(), Held::Lost(4242));
+        drop(first);
+        assert!(second.ssh_config().exists() && second.agent_dir().is_dir());
+        assert!(RunDir::is_claimed(home.path(), &profile));
+        drop(second);
+        assert!(!dir.exists());
+    }
+
+    #[test]
+    fn a_socket_at_which_somebody_listens_is_not_removed() {
+        let home = tempfile::tempdir().unwrap();
+        let profile = ProfileName::default();
+        let dir = RunDir::path_of(home.path(), &profile);
+        let waited = || RunDir::is_waited_for(home.path(), None, &profile);
+        make_run_dir(home.path(), &profile).unwrap();
+        assert!(!waited());
+        let socket = dir.join("broker.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        assert!(waited());
+        assert!(matches!(claim(home.path()), Err(RunDirError::Waited(path)) if path == socket));
+        assert!(socket.exists() && !RunDir::is_claimed(home.path(), &profile));
+        let nobody = listener.accept().unwrap_err();
+        assert_eq!(nobody.kind(), io::ErrorKind::WouldBlock, "nobody was woken");
+        drop(listener);
+        assert!(!waited());
+        assert!(claim(home.path()).is_ok());
     }
 
     #[test]

@@ -54,7 +54,8 @@ const TAGGED: OpenSshVersion = OpenSshVersion::new(9, 4);
 /// A path that cannot stand in the file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the path {0} has a character that cannot be quoted for both ssh and a shell; use a path of letters, digits, blanks and `. _ + @ : / -`"
+    "the path {} has a character that cannot be quoted for both ssh and a shell (a quote, `\\`, `` ` ``, `$`, `*`, `?`, `[` or a control character); use a path without",
+    .0.display()
 )]
 pub struct PathError(PathBuf);
 
@@ -91,17 +92,22 @@ impl SshConfig {
             "# Written by `epithet agent` at its start and removed at its end. Changes here are lost.\n\
              # Include it at the top of ~/.ssh/config:  Include ~/.epithet/run/*/ssh-config.conf\n\
              Match final {tagged}user \"!*'*,*\" host \"!*'*,{hosts}\" exec \"{command} --host '%h' --port '%p' --user '%r' --hash '%C' --broker '{socket}'\"\n    \
-             IdentityAgent \"{agents}/%C\"\n"
+             IdentityAgent \"{agents}/%C\"\n    \
+             IdentitiesOnly no\n"
         ))
     }
 
     /// The hosts as ssh's own pattern list, so that ssh does not even start a program for others; `*` when that cannot be said.
+    ///
+    /// To ssh a dot at the end of a name is a character like others, so each pattern stands there with it, too.
     fn host_list(&self) -> String {
-        let texts: Vec<_> = self
-            .patterns
-            .iter()
-            .map(|pattern| pattern.as_str().to_ascii_lowercase())
-            .collect();
+        let mut texts = Vec::new();
+        for pattern in &self.patterns {
+            let text = pattern.as_str().to_ascii_lowercase();
+            let dotted = (!text.ends_with(['*', '.'])).then(|| format!("{text}."));
+            texts.push(text);
+            texts.extend(dotted);
+        }
         let list = texts.join(",");
         let sayable = self.patterns.iter().all(HostPattern::is_ssh_pattern);
         if sayable && !list.is_empty() && list.len() <= HOST_LIST_MAX {
@@ -113,13 +119,16 @@ impl SshConfig {
 }
 
 /// A path with `%` doubled, when every character survives ssh's double quotes and a shell's single quotes.
+///
+/// Not a quote or a backslash, which ssh's quotes take for their own; not a `$`, which ssh expands in `IdentityAgent`; not a
+/// line's end. And not what the `Include` line takes for a pattern, `*`, `?` and `[`: ssh would find no file.
 fn quotable(path: &Path) -> Result<String, PathError> {
     let text = path.to_str().ok_or_else(|| PathError(path.to_owned()))?;
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"./_+@:- %=,".contains(&byte);
-    if text.bytes().all(allowed) {
-        Ok(text.replace('%', "%%"))
-    } else {
+    let forbidden = |character: char| character.is_control() || "'\"\\`$*?[".contains(character);
+    if text.contains(forbidden) {
         Err(PathError(path.to_owned()))
+    } else {
+        Ok(text.replace('%', "%%"))
     }
 }
 
@@ -147,9 +156,11 @@ mod tests {
             .render()
             .unwrap();
         assert!(text.contains(
-            r#"Match final user "!*'*,*" host "!*'*,*.example.com,web-?" exec "exec '/usr/bin/epithet-match' --host '%h' "#
+            r#"Match final user "!*'*,*" host "!*'*,*.example.com,*.example.com.,web-?,web-?." exec "exec '/usr/bin/epithet-match' --host '%h' "#
         ));
-        assert!(text.contains("\n    IdentityAgent \"/home/a/.epithet/run/default/agent/%C\"\n"));
+        assert!(text.contains(
+            "\n    IdentityAgent \"/home/a/.epithet/run/default/agent/%C\"\n    IdentitiesOnly no\n"
+        ));
         assert!(!text.contains("%j"));
     }
 
@@ -213,7 +224,7 @@ mod tests {
             assert_eq!(render(&plain, version), Ok(text.clone()));
             let text = render(&tagged, version).unwrap();
             assert!(
-                text.contains(r#"Match final tagged "work" user "!*'*,*" host "!*'*,*.example.com" exec "#),
+                text.contains(r#"Match final tagged "work" user "!*'*,*" host "!*'*,*.example.com,*.example.com." exec "#),
                 "{text}"
             );
         }
@@ -233,6 +244,9 @@ mod tests {
                 .unwrap()
                 .contains("'/opt/my apps/epithet 100%%'")
         );
+        let odd = "/opt/J\u{fc}rgen (o'clock) #1 ~&;<>|{}^!]/epithet".replace('\'', "");
+        let text = config(&odd, &[]).render().unwrap();
+        assert!(text.contains(&format!("'{odd}'")), "{text}");
         for bad in [
             "/opt/it's/epithet",
             "/opt/a\"b",
@@ -240,7 +254,10 @@ mod tests {
             "/opt/a\nb",
             "/opt/a\\b",
             "/opt/`id`",
-            "/opt/\u{e4}",
+            "/opt/a*",
+            "/opt/a?",
+            "/opt/[a]",
+            "/opt/\u{85}",
         ] {
             assert!(config(bad, &[]).render().is_err(), "{bad}");
         }

@@ -59,6 +59,49 @@ pub(crate) fn standing(text: &str) -> Standing {
     Standing::Missing
 }
 
+/// What sets something before the generated line can.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Obstacle {
+    /// A line that does, and the block that it may stand in instead.
+    Set {
+        line: usize,
+        setting: String,
+        block: String,
+    },
+    /// Nothing here, but another file is included, which may.
+    Included { line: usize, setting: String },
+}
+
+/// The line that sets `keyword` (in lower case) before the final names are known. Lines count from 1.
+pub(crate) fn obstacle(text: &str, keyword: &str) -> Option<Obstacle> {
+    let (mut block, mut is_final, mut included) = ("Match final all".to_owned(), false, None);
+    for (index, line) in text.lines().enumerate() {
+        let (word, arguments) = words(line);
+        let arguments = arguments.trim();
+        let (line, setting) = (index + 1, line.trim().to_owned());
+        match word.as_str() {
+            "host" | "match" => {
+                let criteria = arguments.to_ascii_lowercase();
+                is_final = word == "match" && criteria.split_whitespace().any(|word| word == "final");
+                block = match word.as_str() {
+                    _ if is_for_all(&word, arguments) => "Match final all".to_owned(),
+                    "host" => format!(
+                        "Match final host {}",
+                        arguments.split_whitespace().collect::<Vec<_>>().join(",")
+                    ),
+                    _ => format!("Match final {arguments}"),
+                };
+            }
+            "include" if !is_ours(arguments) && included.is_none() => {
+                included = Some(Obstacle::Included { line, setting });
+            }
+            word if word == keyword && !is_final => return Some(Obstacle::Set { line, setting, block }),
+            _ => {}
+        }
+    }
+    included
+}
+
 /// Whether a `Host` or `Match` holds whatever the host.
 fn is_for_all(keyword: &str, arguments: &str) -> bool {
     let arguments = arguments.split('#').next().unwrap_or_default();
@@ -80,10 +123,11 @@ pub(crate) fn include_line() -> anyhow::Result<String> {
         return Ok(format!("Include ~/{PATTERN_END}"));
     }
     let path = home.join(PATTERN_END);
-    let quote = if path.to_string_lossy().contains(' ') {
-        "\""
-    } else {
+    let is_plain = |character: char| character.is_alphanumeric() || "/.*_-+".contains(character);
+    let quote = if path.to_string_lossy().chars().all(is_plain) {
         ""
+    } else {
+        "\""
     };
     Ok(format!("Include {quote}{}{quote}", path.display()))
 }
@@ -177,5 +221,45 @@ mod tests {
         assert!(is_ours_alone(&format!("  {include}")));
         assert!(!is_ours_alone("Include a ~/.epithet/run/*/ssh-config.conf"));
         assert!(!is_ours_alone("Host a"));
+    }
+
+    #[test]
+    fn what_is_set_before_the_final_names_are_known_is_found_with_the_block_it_may_stand_in() {
+        let set = |line, setting: &str, block: &str| {
+            let (setting, block) = (setting.to_owned(), block.to_owned());
+            Some(Obstacle::Set { line, setting, block })
+        };
+        let include = "Include ~/.epithet/run/*/ssh-config.conf\n";
+        let cases = [
+            ("", None),
+            ("Host *\n  Port 22\nMatch final all\n  IdentityAgent x\n", None),
+            (
+                "Host *\n  Port 22\n  IdentityAgent x\n",
+                set(4, "IdentityAgent x", "Match final all"),
+            ),
+            ("IdentityAgent=x\n", set(2, "IdentityAgent=x", "Match final all")),
+            (
+                "Host a *.b\n  identityagent x\n",
+                set(3, "identityagent x", "Match final host a,*.b"),
+            ),
+            (
+                "Match user bob\n  IdentityAgent x\n",
+                set(3, "IdentityAgent x", "Match final user bob"),
+            ),
+            (
+                "Include config.d/*\n",
+                Some(Obstacle::Included {
+                    line: 2,
+                    setting: "Include config.d/*".to_owned(),
+                }),
+            ),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(
+                obstacle(&format!("{include}{text}"), "identityagent"),
+                expected,
+                "{text}"
+            );
+        }
     }
 }

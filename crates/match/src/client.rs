@@ -3,6 +3,7 @@
 use epithet_wire::broker::{Reply, Request};
 use epithet_wire::limits::{BROKER_REPLY_MAX, MATCH_FIRST_BYTE, MATCH_SILENCE};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
+use rustix::process::{Pid, getppid};
 use std::io::{BufRead, BufReader, IoSlice, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -19,6 +20,8 @@ pub enum ClientError {
     Silent,
     /// The connection ended before the result.
     HungUp,
+    /// The ssh that asked has ended, so nobody wants the answer.
+    Unwanted,
     /// A reply that is not one, or is too long.
     Garbled,
     /// Another failure of the socket.
@@ -37,6 +40,7 @@ impl std::fmt::Display for ClientError {
             }
             Self::Silent => f.write_str("the broker does not answer"),
             Self::HungUp => f.write_str("the broker ended the connection without an answer"),
+            Self::Unwanted => f.write_str("whoever asked has gone"),
             Self::Garbled => f.write_str(
                 "the broker's answer is not understood; is it another version? restart `epithet agent`",
             ),
@@ -62,6 +66,7 @@ impl From<std::io::Error> for ClientError {
 pub struct BrokerClient {
     reader: BufReader<UnixStream>,
     patience: Duration,
+    asked_by: Option<Pid>,
 }
 
 impl BrokerClient {
@@ -80,7 +85,16 @@ impl BrokerClient {
         Ok(Self {
             reader: BufReader::new(stream),
             patience: MATCH_FIRST_BYTE,
+            asked_by: None,
         })
+    }
+
+    /// Gives up once `parent` is no longer this process's parent: an ssh that is killed alone leaves the program it asks
+    /// behind, and with it a login that nobody waits for. It is looked at with each line, so within two seconds.
+    #[must_use]
+    pub fn asked_by(mut self, parent: Option<Pid>) -> Self {
+        self.asked_by = parent;
+        self
     }
 
     /// The next reply line. The broker speaks at least every few seconds; silence is an error.
@@ -106,6 +120,9 @@ impl BrokerClient {
                 return Err(ClientError::Silent);
             }
             Err(error) => return Err(error.into()),
+        }
+        if self.asked_by.is_some() && getppid() != self.asked_by {
+            return Err(ClientError::Unwanted);
         }
         self.patience = MATCH_SILENCE;
         self.wait_up_to(MATCH_SILENCE)?;

@@ -7,9 +7,11 @@ use crate::follow::follow;
 use crate::{EXIT_ALLOW, EXIT_DENY, say};
 use epithet_wire::broker::{DRY_RUN, MatchRequest, Request};
 use epithet_wire::display::sanitize_text;
+use rustix::process::{Pid, getppid};
 
 /// Asks the broker and says the exit code. Everything for the person has been written to stderr by then.
 pub fn ask(options: &Options) -> u8 {
+    let parent = getppid();
     if std::env::var_os(DRY_RUN).is_some() {
         return EXIT_ALLOW;
     }
@@ -27,8 +29,9 @@ pub fn ask(options: &Options) -> u8 {
         say(&format!("epithet: {error}; ssh goes on without Epithet\n"));
         return EXIT_DENY;
     }
-    match converse(options, request, lends_stderr) {
+    match converse(options, request, lends_stderr, parent) {
         Ok(code) => code,
+        Err(ClientError::Unwanted) => EXIT_DENY,
         Err(ClientError::NoBroker(error)) => {
             if options.verbose {
                 say(&format!(
@@ -47,12 +50,17 @@ pub fn ask(options: &Options) -> u8 {
 }
 
 /// Sends the request and follows the replies to the result.
-fn converse(options: &Options, request: MatchRequest, lends_stderr: bool) -> Result<u8, ClientError> {
+fn converse(
+    options: &Options,
+    request: MatchRequest,
+    lends_stderr: bool,
+    parent: Option<Pid>,
+) -> Result<u8, ClientError> {
     let request = Request {
         match_: Some(request),
         ..Request::default()
     };
-    let mut broker = BrokerClient::send(&options.broker, &request, lends_stderr)?;
+    let mut broker = BrokerClient::send(&options.broker, &request, lends_stderr)?.asked_by(parent);
     let reply = follow(&mut broker, &mut |text| say(text))?;
     // An answer that is not one is a "no", too.
     let result = reply.result.unwrap_or_default();

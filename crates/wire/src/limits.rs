@@ -95,6 +95,8 @@ pub const CHAINED_LIST_DEADLINE: Duration = Duration::from_secs(5);
 pub const CHAINED_SIGN_DEADLINE: Duration = Duration::from_secs(60);
 /// Before its end a certificate is treated as ended, so that no login begins that cannot finish.
 pub const CERTIFICATE_EXPIRY_BUFFER: Duration = Duration::from_secs(5);
+/// How often the broker looks whether its run directory and socket are still there, and ssh and the programs the same.
+pub const RUN_DIR_LOOK: Duration = Duration::from_secs(5);
 /// How often ended agents are looked for and removed.
 pub const AGENT_SWEEP: Duration = Duration::from_secs(10);
 /// Agents at once unless configured, each one socket and one descriptor.
@@ -274,8 +276,13 @@ pub const JWKS_STALE: Duration = Duration::from_secs(24 * 3600);
 
 /// How long `epithet agent --background` waits for the broker to serve; it is there within three seconds without a CA.
 pub const BACKGROUND_START: Duration = Duration::from_secs(30);
-/// How long `epithet agent stop` waits for the broker's end, which takes two seconds at most.
+/// How long `epithet agent stop` waits for the broker's end, which takes two seconds, and four when a plugin does not let itself be ended.
 pub const BACKGROUND_STOP: Duration = Duration::from_secs(10);
+/// How long it waits for the end of one that it had to kill.
+pub const BACKGROUND_KILL: Duration = Duration::from_secs(5);
+/// How long a start in the background waits for the broker that is there already to answer: one that starts at the same
+/// moment, or whose socket has been removed, answers within this time.
+pub const BACKGROUND_ANSWER: Duration = Duration::from_secs(8);
 /// How long `epithet doctor` waits for ssh to print its configuration, which takes it milliseconds.
 pub const DOCTOR_PRINT: Duration = Duration::from_secs(10);
 /// How long `epithet doctor` waits for a try to log in: ten seconds to connect, and a slow host's handshake.

@@ -32,8 +32,8 @@ pub(crate) fn start(global: &Global, options: StartOptions) -> anyhow::Result<Ex
     let inherited = epithet_plugin::inherited_listener();
     let config = config::load(global.config.as_deref())?;
     if options.background {
-        settings(global, options, config)?;
-        return background::again_without_terminal();
+        let profile = settings(global, options, config)?.profile;
+        return background::again_without_terminal(&profile);
     }
     let detached = options.detached;
     let log = background::log(global, &options, &config)?;
@@ -50,10 +50,13 @@ pub(crate) fn start(global: &Global, options: StartOptions) -> anyhow::Result<Ex
     crate::runtime::run(THREADS, |ending| async move {
         let hang_up = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
         let closed = ending.clone();
-        let profile = settings.profile.clone();
+        let (home, profile) = (settings.home.clone(), settings.profile.clone());
         let broker = match Broker::start(settings, ending).await {
             Err(BrokerError::RunDir(RunDirError::Running(_))) if detached => {
-                return background::say_already_running(&profile);
+                return background::say_already_running(&home, &profile);
+            }
+            Err(BrokerError::RunDir(RunDirError::Waited(_))) if detached => {
+                return Ok(background::say_waited_for(&profile));
             }
             started => started?,
         };
@@ -152,11 +155,10 @@ pub(super) fn settings(
         max_agents: max_agents(options.max_agents.or(section.max_agents))?,
         renew: options.renew || section.renew.unwrap_or(false),
     };
-    let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     Ok(Settings {
         profile: options.name.or(section.name).unwrap_or_default(),
         home: config::home()?,
-        runtime_dir,
+        runtime_dir: super::ask_broker::runtime_dir(),
         cas,
         ca_cooldown: options
             .ca_cooldown

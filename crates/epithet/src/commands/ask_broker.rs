@@ -4,11 +4,11 @@ use crate::cli::{BrokerChoice, LoginOptions};
 use crate::commands::profile_flag;
 use crate::terminal::short_path;
 use anyhow::bail;
+use epithet_broker::RunDir;
 use epithet_match::{BrokerClient, ClientError, follow};
 use epithet_wire::ProfileName;
 use epithet_wire::broker::{Asker, Reply, Request};
 use epithet_wire::display::sanitize_text;
-use epithet_wire::limits::SOCKET_PATH_MAX;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -92,27 +92,39 @@ fn explain(error: &ClientError, choice: &BrokerChoice, socket: &Path) -> anyhow:
     anyhow::anyhow!("{error}{whose}\nnobody listens at {socket}\ntry: epithet agent --background{flag}")
 }
 
-/// The socket of the chosen broker: named, or in the profile's run directory, or below `$XDG_RUNTIME_DIR`.
+/// Why a broker that is there cannot be asked, in one line: that none is running is not what is wrong with it.
+pub(crate) fn why_not(error: &anyhow::Error) -> String {
+    let words = format!("{error:#}");
+    let mut lines = words.lines();
+    let first = lines.next().unwrap_or_default();
+    lines
+        .find(|line| line.starts_with("nobody listens"))
+        .unwrap_or(first)
+        .to_owned()
+}
+
+/// The socket of the chosen broker: named, or where the profile's broker says that it is, or where one would be.
+///
+/// A broker that lives may have another `$XDG_RUNTIME_DIR` than this shell, or this shell none.
 pub(crate) fn socket(choice: &BrokerChoice) -> anyhow::Result<PathBuf> {
     if let Some(socket) = &choice.broker {
         return Ok(socket.clone());
     }
     let profile = choice.name.clone().unwrap_or_default();
-    let beside_lock = crate::config::home()?
-        .join(".epithet/run")
-        .join(profile.as_str())
-        .join("broker.sock");
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    let elsewhere = runtime.map(|dir| dir.join("epithet").join(profile.as_str()).join("broker.sock"));
-    match elsewhere {
-        Some(elsewhere)
-            if beside_lock.as_os_str().len() > SOCKET_PATH_MAX
-                || !beside_lock.exists() && elsewhere.exists() =>
-        {
-            Ok(elsewhere)
-        }
-        _ => Ok(beside_lock),
+    let home = crate::config::home()?;
+    if let Some(holder) = RunDir::holder(&home, &profile) {
+        return Ok(holder.socket);
     }
+    Ok(RunDir::broker_socket_of(
+        &home,
+        runtime_dir().as_deref(),
+        &profile,
+    )?)
+}
+
+/// `$XDG_RUNTIME_DIR`
+pub(crate) fn runtime_dir() -> Option<PathBuf> {
+    std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from)
 }
 
 fn say(text: &str) {

@@ -11,20 +11,29 @@ pub(crate) use log::{Log, log, path as log_path};
 pub(crate) use status::status;
 pub(crate) use stop::stop;
 
+use crate::cli::BrokerChoice;
+use crate::commands::ask_broker::{converse, why_not};
+use crate::commands::profile_flag;
 use crate::terminal::short_path;
 use anyhow::{Context, bail};
+use epithet_broker::RunDir;
 use epithet_wire::ProfileName;
-use epithet_wire::limits::BACKGROUND_START;
+use epithet_wire::broker::{Empty, Request};
+use epithet_wire::limits::{BACKGROUND_ANSWER, BACKGROUND_START};
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How the broker's first line begins once its socket listens.
 const READY: &str = "ready: ";
 /// How the line begins that names the log file.
 const LOG: &str = "log: ";
+
+/// Between two questions to a broker that has not answered.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What became of a start.
 pub(crate) enum Started {
@@ -35,7 +44,7 @@ pub(crate) enum Started {
 }
 
 /// Starts the broker with the arguments of this process.
-pub(crate) fn again_without_terminal() -> anyhow::Result<ExitCode> {
+pub(crate) fn again_without_terminal(profile: &ProfileName) -> anyhow::Result<ExitCode> {
     let typed = std::env::args_os().skip(1);
     let arguments = typed.map(|word| match word == "--background" {
         true => OsString::from("--detached"),
@@ -45,8 +54,9 @@ pub(crate) fn again_without_terminal() -> anyhow::Result<ExitCode> {
         Started::Serving { process, log } => {
             say(&format!("epithet: the broker serves (process {process})"));
             say(&format!("  log:   {log}"));
-            say("  look:  epithet agent status");
-            say("  end:   epithet agent stop");
+            let flag = profile_flag(profile);
+            say(&format!("  look:  epithet agent status{flag}"));
+            say(&format!("  end:   epithet agent stop{flag}"));
             Ok(ExitCode::SUCCESS)
         }
         Started::Ended(status) if status.success() => Ok(ExitCode::SUCCESS),
@@ -129,12 +139,47 @@ pub(crate) fn leave_session() {
     let _ = rustix::process::setsid();
 }
 
-/// What a broker in the background that is not needed says.
-pub(crate) fn say_already_running(profile: &ProfileName) -> anyhow::Result<ExitCode> {
+/// What a broker in the background that is not needed says: one is there that serves.
+///
+/// # Errors
+/// When the one that is there does not answer, so that nobody serves.
+pub(crate) fn say_already_running(home: &Path, profile: &ProfileName) -> anyhow::Result<ExitCode> {
+    let choice = BrokerChoice {
+        broker: None,
+        name: Some(profile.clone()),
+    };
+    let request = Request {
+        inspect: Some(Empty {}),
+        ..Request::default()
+    };
+    let end = Instant::now() + BACKGROUND_ANSWER;
+    while let Err(error) = converse(&choice, &request) {
+        if Instant::now() < end {
+            std::thread::sleep(LOOK);
+            continue;
+        }
+        let flag = profile_flag(profile);
+        let process = match RunDir::holder(home, profile) {
+            Some(holder) => format!(" (process {})", holder.process),
+            None => String::new(),
+        };
+        let words = why_not(&error);
+        bail!(
+            "a broker of profile \"{profile}\" is there{process} and does not answer: {words}\ntry: epithet agent stop{flag} && epithet agent --background{flag}"
+        );
+    }
     say(&format!(
         "epithet: the broker of profile \"{profile}\" is running already"
     ));
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a broker in the background says that a service manager starts when it is needed.
+pub(crate) fn say_waited_for(profile: &ProfileName) -> ExitCode {
+    say(&format!(
+        "epithet: the broker of profile \"{profile}\" starts with the next ssh: a service manager listens for it"
+    ));
+    ExitCode::SUCCESS
 }
 
 fn say(text: &str) {

@@ -8,6 +8,7 @@ mod glue;
 mod handshake;
 mod here;
 mod network;
+mod reach;
 mod ssh;
 
 use crate::cli::{DoctorOptions, Global};
@@ -21,6 +22,8 @@ use ssh::Ssh;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing_subscriber::filter::LevelFilter;
+
+pub(super) use reach::problem as why_ssh_goes_elsewhere;
 
 /// What every look needs to know.
 #[derive(Debug)]
@@ -60,11 +63,19 @@ async fn examine(global: &Global, options: &DoctorOptions, report: &mut Report) 
 
     let (inspection, check) = broker::running(&patient);
     report.add(check)?;
-    report.add(broker::run_directory(&patient))?;
+    report.add(broker::run_directory(&patient, inspection.as_ref()))?;
     if let Some(inspection) = &inspection {
-        report.add(glue::question(&patient, inspection).await)?;
+        let question = glue::question(&patient, inspection).await;
+        let can_ask = question.verdict == check::Verdict::Ok;
+        report.add(question)?;
         report.add(broker::open_files(inspection))?;
         report.add(broker::hosts(&patient, inspection))?;
+        if options.host.is_none()
+            && can_ask
+            && let Some(check) = reach::any_host(&patient.ssh, inspection).await
+        {
+            report.add(check)?;
+        }
     }
 
     report.add(here::plugin(&patient, inspection.as_ref()))?;

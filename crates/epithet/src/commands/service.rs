@@ -47,7 +47,11 @@ impl Service {
             profile: profile.clone(),
             program: stable_path()?,
             arguments: Vec::new(),
-            socket: RunDir::broker_socket_of(&home, runtime_dir.as_deref(), profile)?,
+            // Of a broker that lives, as it says: this shell may have no runtime directory.
+            socket: match RunDir::holder(&home, profile) {
+                Some(holder) => holder.socket,
+                None => RunDir::broker_socket_of(&home, runtime_dir.as_deref(), profile)?,
+            },
             path: std::env::var("PATH").unwrap_or_default(),
             log: super::background::log_path(profile)?,
             home,
@@ -196,7 +200,10 @@ pub(crate) fn stop_units(profile: &ProfileName) -> anyhow::Result<bool> {
     if cfg!(target_os = "macos") {
         return Ok(false);
     }
-    let service = Service::of(profile)?;
+    // Without a place for its socket there is no unit of it either.
+    let Ok(service) = Service::of(profile) else {
+        return Ok(false);
+    };
     if !service.files()?.iter().any(Written::is_ours) {
         return Ok(false);
     }

@@ -9,9 +9,11 @@ mod replace;
 mod wishes;
 
 use super::ask_broker::{asker, converse};
+use super::doctor::why_ssh_goes_elsewhere;
 use super::profile_flag;
 use crate::cli::{BrokerChoice, Global, InstallOptions, SetupOptions, Start};
 use crate::config;
+use crate::ssh_config_file::account_home;
 use crate::terminal::{Screen, Tone, short_path, wrapped};
 use anyhow::{Context, bail};
 use config_file::ConfigFile;
@@ -21,7 +23,7 @@ use epithet_wire::broker::{Empty, Request};
 use include::IncludeFile;
 use questions::Questions;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use wishes::Wishes;
 
@@ -50,7 +52,11 @@ pub(crate) fn run(global: &Global, options: &SetupOptions) -> anyhow::Result<Exi
     include.write()?;
 
     start(global, options, &wishes.profile, !config.is_there())?;
+    let is_reached = reached(&ssh_config_path(options)?, &wishes, options)?;
     log_in(&wishes, options)?;
+    if let Some((said, remedy)) = is_reached {
+        bail!("everything is set up, but ssh does not use it yet: {said}\ntry: {remedy}");
+    }
     last_words(&wishes, options)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -108,6 +114,36 @@ fn start(
             }
         }
     }
+}
+
+/// Whether ssh would ask the broker: the person's own configuration may take the effect of the new line. What is so and what
+/// to do, if it does.
+fn reached(
+    ssh_config: &Path,
+    wishes: &Wishes,
+    options: &SetupOptions,
+) -> anyhow::Result<Option<(String, String)>> {
+    if options.start == Start::No {
+        return Ok(None);
+    }
+    let broker = BrokerChoice {
+        broker: None,
+        name: Some(wishes.profile.clone()),
+    };
+    let inspect = Request {
+        inspect: Some(Empty {}),
+        ..Request::default()
+    };
+    let Some(inspection) = converse(&broker, &inspect)?.inspect else {
+        return Ok(None);
+    };
+    let is_named = options.ssh_config.is_some()
+        || account_home().is_some_and(|account| config::home().is_ok_and(|home| home != account));
+    crate::runtime::briefly(why_ssh_goes_elsewhere(
+        ssh_config.to_owned(),
+        is_named,
+        &inspection,
+    ))
 }
 
 /// Logs in, unless somebody has: the point of the exercise, and the best test of it.
@@ -197,7 +233,7 @@ fn explain(text: &str) -> anyhow::Result<()> {
 }
 
 /// A path in a sentence.
-fn named(path: &std::path::Path) -> String {
+fn named(path: &Path) -> String {
     short_path(path)
 }
 

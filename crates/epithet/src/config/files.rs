@@ -34,12 +34,15 @@ pub(crate) fn load(named: Option<&Path>) -> anyhow::Result<Config> {
     let files = Files::of(&paths);
     let mut merged = Value::Object(serde_json::Map::new());
     let mut policy = epithet_policy::Document::default();
+    let mut sources = Vec::new();
     for path in &paths {
-        let (data, rules) = parse(path, &read(path)?)?;
-        merge(&mut merged, data);
+        let text = read(path)?;
+        let (data, rules) = parse(path, &text)?;
+        merge(&mut merged, data.clone());
         policy = policy.merge(rules);
+        sources.push(Source { path, text, data });
     }
-    let config = whole(merged)?;
+    let config = whole(merged, &sources)?;
     Ok(Config {
         policy,
         files,
@@ -65,16 +68,50 @@ pub(super) fn list(named: Option<&Path>) -> anyhow::Result<Vec<PathBuf>> {
 pub fn understand(text: &str) -> anyhow::Result<()> {
     let mut merged = Value::Object(serde_json::Map::new());
     merge(&mut merged, parse(Path::new("fuzzed.yaml"), text)?.0);
-    whole(merged).map(|_| ())
+    whole(merged, &[]).map(|_| ())
 }
 
-fn whole(merged: Value) -> anyhow::Result<Config> {
-    serde_json::from_value(merged).map_err(|error| {
+/// A file that was read.
+struct Source<'a> {
+    path: &'a Path,
+    text: String,
+    data: Value,
+}
+
+/// Makes the configuration of what was merged. A value that is of the wrong kind is said with its key, and where it stands.
+///
+/// Each file is right by itself as it was written; as plain data, though, `'true'` is a text and no truth.
+fn whole(merged: Value, sources: &[Source<'_>]) -> anyhow::Result<Config> {
+    serde_path_to_error::deserialize(merged).map_err(|error| {
+        let key = error.path().to_string();
+        let words = with_suggestion(&error.inner().to_string());
+        let place = sources.iter().rev().find_map(|source| source.place(&key));
+        let place = place.unwrap_or_else(|| "the merged configuration".to_owned());
         anyhow::anyhow!(
-            "the merged configuration is wrong: {}",
-            with_suggestion(&error.to_string())
+            "{place}: `{key}`: {words}\ntry: write the value without quotes, as docs/configuration.md has it"
         )
     })
+}
+
+impl Source<'_> {
+    /// The file and the line of a key like `agent.renew`, if the file has it.
+    fn place(&self, key: &str) -> Option<String> {
+        let mut value = &self.data;
+        // Of a list, the list.
+        let key = key.split('[').next()?;
+        for part in key.split('.') {
+            value = value.get(part)?;
+        }
+        let last = key.rsplit('.').next()?;
+        let is_the_line = |line: &str| {
+            let name = line.trim_start().trim_start_matches(['{', '-', ' ', '"', '\'']);
+            name.strip_prefix(last)
+                .is_some_and(|rest| rest.trim_start_matches(['"', '\'']).starts_with(':'))
+        };
+        let line = self.text.lines().position(is_the_line);
+        let line = line.map_or_else(String::new, |index| format!(":{}", index + 1));
+        Some(format!("configuration file {}{line}", self.path.display()))
+    }
 }
 
 fn files_in(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
@@ -288,6 +325,37 @@ mod tests {
             Some(60),
             "rules are merged key by key"
         );
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_kind_is_said_with_its_file_line_and_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let texts = [
+            "agent:\n  renew: true\n",
+            "# mine\nagent:\n  name: work\n  renew: 'true'\n",
+            "verbose: 1\n",
+        ];
+        let paths = ["a.yaml", "b.yaml", "c.yaml"].map(|name| dir.path().join(name));
+        let mut merged = serde_json::json!({});
+        let sources: Vec<_> = (paths.iter().zip(texts))
+            .map(|(path, text)| {
+                let data = parse(path, text).unwrap().0;
+                merge(&mut merged, data.clone());
+                Source {
+                    path,
+                    text: text.to_owned(),
+                    data,
+                }
+            })
+            .collect();
+        let error = whole(merged, &sources).unwrap_err().to_string();
+        for part in [
+            "b.yaml:4: `agent.renew`: ",
+            "expected a boolean",
+            "without quotes",
+        ] {
+            assert!(error.contains(part), "{part} is not in: {error}");
+        }
     }
 
     #[test]

@@ -10,6 +10,8 @@ mod site;
 
 mod background;
 mod doctor;
+mod lost_sockets;
+mod other_agents;
 mod planted_faults;
 mod service;
 mod setup;

@@ -461,3 +461,38 @@ fn a_section_on_one_line_is_left_alone_and_shown_as_it_has_to_be() {
     set_up(&story, &["--yes"]).success();
     story.laptop.log_in("127.0.0.1");
 }
+
+#[test]
+fn an_ssh_configuration_that_is_no_file_or_cannot_be_read_is_said_before_anything_is_written() {
+    let story = newcomer();
+    let path = ssh_config(&story);
+    std::fs::remove_file(&path).unwrap();
+    let mut command = story.laptop.home.command("mkfifo");
+    command.arg(&path);
+    Finished::of(command, DEADLINE).success();
+    let finished = set_up(&story, &["--yes", "--no-login"]);
+    assert_eq!(finished.code(), Some(1));
+    assert!(finished.stderr.contains("is not a file\n"), "{}", finished.stderr);
+
+    // A link to itself cannot be read, whoever asks.
+    std::fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink(&path, &path).unwrap();
+    let finished = set_up(&story, &["--yes", "--no-login"]);
+    assert_eq!(finished.code(), Some(1));
+    let include = finished
+        .stderr
+        .lines()
+        .find(|line| line.trim_start().starts_with("Include"));
+    let include = include.expect("the line to copy").trim_end();
+    assert!(
+        include.ends_with("ssh-config.conf") || include.ends_with('"'),
+        "{}",
+        finished.stderr
+    );
+    assert!(
+        finished.stderr.contains("cannot be read ("),
+        "{}",
+        finished.stderr
+    );
+    assert!(!config(&story).exists());
+}

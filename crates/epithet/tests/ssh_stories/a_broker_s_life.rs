@@ -2,7 +2,7 @@
 
 use crate::laptop::start;
 use crate::support::{Story, wait_for_path};
-use epithet_testkit::{Broker, DEADLINE, Daemon, Finished, plugin_script};
+use epithet_testkit::{Broker, DEADLINE, Daemon, Finished, plugin_script, wait_until};
 use rustix::process::Signal;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
@@ -146,4 +146,109 @@ fn a_run_directory_that_others_could_change_is_refused_by_name() {
         assert!(finished.stderr.contains(words), "{}", finished.stderr);
     }
     assert!(run.join("note").exists(), "nothing was changed");
+}
+
+#[test]
+fn a_broker_whose_directory_another_one_has_by_now_ends_and_leaves_it_alone() {
+    let story = Story::begin();
+    let mut first = story.broker();
+    first.daemon().signal(Signal::STOP);
+    std::fs::remove_dir_all(first.run_dir()).unwrap();
+    let second = story.broker();
+    let before = below(second.run_dir());
+
+    first.daemon().signal(Signal::CONT);
+
+    first.wait_for_log("another broker has this profile by now");
+    assert!(first.daemon().wait(DEADLINE).expect("it ends").success());
+    assert_eq!(below(second.run_dir()), before);
+    story.laptop.log_in("127.0.0.1");
+    assert_eq!(story.laptop.certificates(&second).len(), 1);
+}
+
+#[test]
+fn an_agent_whose_socket_was_removed_is_made_anew() {
+    let story = Story::begin();
+    let broker = story.broker();
+    story.laptop.log_in("127.0.0.1");
+    let agents = broker.run_dir().join("agent");
+    for entry in std::fs::read_dir(&agents).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    story.laptop.log_in("127.0.0.1");
+    std::fs::remove_dir_all(&agents).unwrap();
+    story.laptop.log_in("127.0.0.1");
+    assert_eq!(story.laptop.certificates(&broker).len(), 1);
+    assert_eq!(
+        std::fs::metadata(&agents).unwrap().permissions().mode() & 0o777,
+        0o700
+    );
+}
+
+#[test]
+fn an_ssh_that_is_killed_alone_ends_the_login_that_it_waited_for() {
+    let story = Story::begin();
+    let begun = story.laptop.home.join("begun");
+    let script = format!(
+        "#!/bin/sh\necho $$ > '{0}.new'\nmv '{0}.new' '{0}'\nexec sleep 600\n",
+        begun.display()
+    );
+    let plugin = plugin_script(story.laptop.home.path(), "slow", &script);
+    let mut command = story
+        .laptop
+        .agent(story.site.url(), &plugin.display().to_string());
+    command.args(["--match", "127.0.0.*"]);
+    let _broker = start(command);
+    let mut command = story.laptop.home.command("ssh");
+    let config = story.laptop.home.join(".ssh/config");
+    command.arg("-F").arg(config).args(["127.0.0.1", "true"]);
+    let mut ssh = Daemon::start("ssh", command, None);
+    wait_for_path(&begun);
+    let login = std::fs::read_to_string(&begun).unwrap();
+    let login = Path::new("/proc").join(login.trim());
+    assert!(login.exists());
+
+    ssh.signal(Signal::TERM);
+
+    let ended = wait_until(DEADLINE, || (!login.exists()).then_some(()));
+    assert!(ended.is_some(), "nobody waits for the login any more");
+}
+
+#[test]
+fn a_match_program_that_is_gone_is_noticed_without_being_asked() {
+    let mut story = Story::begin();
+    story.watch_matches();
+    let broker = story.broker();
+    let config = broker.run_dir().join("ssh-config.conf");
+    let named = |word: &str| std::fs::read_to_string(&config).unwrap().contains(word);
+    assert!(named("/epithet-match'"));
+    std::fs::remove_file(story.laptop.program.with_file_name("epithet-match")).unwrap();
+    let noticed = wait_until(DEADLINE, || named("/epithet' 'match'").then_some(()));
+    assert!(noticed.is_some());
+    story.laptop.log_in("127.0.0.1");
+}
+
+#[test]
+fn a_home_with_signs_that_mean_something_to_shells_serves_ssh() {
+    let story = Story::begin();
+    let home = story.laptop.home.join("J\u{fc}r (o) #1 ~&;<>|{}^!]");
+    std::fs::create_dir(&home).unwrap();
+    let mut command = story.laptop.agent(story.site.url(), &story.plugin);
+    command.args(["--match", "127.0.0.*"]).env("HOME", &home);
+    let _broker = start(command);
+    story.laptop.home.ssh_config(&format!(
+        "Include \"{}\"\nHost 127.0.0.*\n  Port {}\n  User {}\n  KexAlgorithms curve25519-sha256\n",
+        home.join(".epithet/run/*/ssh-config.conf").display(),
+        story.sshd.port(),
+        story.laptop.home.user().name()
+    ));
+    story.laptop.log_in("127.0.0.1");
+
+    // What ssh's own Include takes for a pattern would be found by nobody.
+    let starred = story.laptop.home.join("a[b]");
+    std::fs::create_dir(&starred).unwrap();
+    let mut command = story.laptop.agent(story.site.url(), &story.plugin);
+    command.env("HOME", &starred);
+    let error = Broker::try_start(command).unwrap_err();
+    assert!(error.stderr.contains("cannot be quoted"), "{}", error.stderr);
 }

@@ -84,3 +84,36 @@ fn without_a_runtime_directory_a_long_home_is_told_what_to_do() {
     let error = Broker::try_start(command).unwrap_err();
     assert!(error.stderr.contains("0755"), "{}", error.stderr);
 }
+
+#[test]
+fn a_broker_is_found_and_ended_from_a_shell_without_a_runtime_directory_even_when_that_is_gone() {
+    let long = Long::begin();
+    let mut command = long.agent();
+    command.env("XDG_RUNTIME_DIR", &long.runtime);
+    let mut broker = start(command);
+    let ask = |words: &[&str]| {
+        let mut command = long.story.laptop.epithet();
+        command
+            .args(words)
+            .env("HOME", &long.home)
+            .env_remove("XDG_RUNTIME_DIR");
+        Finished::of(command, DEADLINE)
+    };
+    let status = ask(&["agent", "status"]).success();
+    assert!(status.stdout.contains("is running"), "{}", status.stdout);
+    let page = ask(&["inspect"]).success().stdout;
+    assert!(page.contains(&broker.socket().display().to_string()), "{page}");
+
+    // As at the last logout; at the next login the directory is there again.
+    std::fs::remove_dir_all(&long.runtime).unwrap();
+    broker.wait_for_log("cannot be asked for now");
+    std::fs::create_dir(&long.runtime).unwrap();
+    std::fs::set_permissions(&long.runtime, std::fs::Permissions::from_mode(0o700)).unwrap();
+    broker.wait_for_log("socket had been removed, and was opened again");
+    ask(&["agent", "status"]).success();
+
+    std::fs::remove_dir_all(&long.runtime).unwrap();
+    let stopped = ask(&["agent", "stop"]).success();
+    assert!(stopped.stderr.contains("has ended"), "{}", stopped.stderr);
+    assert!(broker.daemon().wait(DEADLINE).expect("it ends").success());
+}

@@ -69,7 +69,7 @@ fn without_patterns_of_ones_own_the_hosts_that_the_ca_names_are_ours_and_no_othe
         .and_then(|(_, rest)| rest.split_once('"'));
     let mut hosts: Vec<_> = list.expect("the file has a host list").0.split(',').collect();
     hosts.sort_unstable();
-    assert_eq!(hosts, ["127.0.0.*", "localhost"]);
+    assert_eq!(hosts, ["127.0.0.*", "localhost", "localhost."]);
     story.laptop.home.trust(&story.sshd);
     story.laptop.ssh_config(&format!(
         "Host elsewhere\n  HostName {}\nHost *\n  Port {}\n  User {}\n  ConnectTimeout 5\n  KexAlgorithms curve25519-sha256\n",

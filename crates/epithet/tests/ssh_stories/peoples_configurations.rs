@@ -157,3 +157,19 @@ fn an_include_within_a_host_block_applies_there_and_nowhere_else() {
     // OpenSSH runs the program there as well and ignores what it says (readconf.c, SSHCONF_NEVERMATCH).
     assert!((1..=2).contains(&lines(&matches).len()));
 }
+
+#[test]
+fn a_dot_at_the_end_of_a_name_does_not_matter_to_ssh_either() {
+    let story = Story::begin();
+    let broker = story.broker_with(["--match", "*.example.com,db"]);
+    for host in ["web.example.com", "web.example.com.", "db", "db."] {
+        let printed = story.laptop.run_ssh(["-G", host]).success().stdout;
+        let agents = broker.run_dir().join("agent");
+        assert!(
+            printed.contains(&format!("identityagent {}/", agents.display())),
+            "{host}: {printed}"
+        );
+    }
+    let other = story.laptop.run_ssh(["-G", "web.example.org."]).success().stdout;
+    assert!(!other.contains("identityagent"), "{other}");
+}

@@ -1,7 +1,7 @@
 //! `epithet agent status`: is the broker running, and how is it.
 
 use crate::cli::StatusOptions;
-use crate::commands::ask_broker::converse;
+use crate::commands::ask_broker::{converse, runtime_dir, why_not};
 use crate::terminal::{Screen, Tone};
 use anyhow::Context;
 use epithet_broker::RunDir;
@@ -20,6 +20,8 @@ use std::time::Duration;
 #[serde(rename_all = "camelCase")]
 struct Status {
     running: bool,
+    /// None lives, and a service manager starts one when ssh asks.
+    starts_on_demand: bool,
     profile: String,
     /// Why a broker that lives cannot be asked.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -82,8 +84,11 @@ pub(crate) fn status(options: &StatusOptions) -> anyhow::Result<ExitCode> {
 /// The lock says whether a broker lives: asking the socket of a service manager would start one.
 fn look(options: &StatusOptions) -> anyhow::Result<Status> {
     let profile = options.name.clone().unwrap_or_default();
+    let home = crate::config::home()?;
+    let running = RunDir::is_claimed(&home, &profile);
     let mut status = Status {
-        running: RunDir::is_claimed(&crate::config::home()?, &profile),
+        running,
+        starts_on_demand: !running && RunDir::is_waited_for(&home, runtime_dir().as_deref(), &profile),
         profile: profile.to_string(),
         problem: None,
         broker: None,
@@ -97,7 +102,7 @@ fn look(options: &StatusOptions) -> anyhow::Result<Status> {
     };
     match converse(&options.broker(), &request) {
         Ok(reply) => status.broker = reply.inspect.map(|inspection| living(&inspection)),
-        Err(error) => status.problem = Some(error.to_string()),
+        Err(error) => status.problem = Some(why_not(&error)),
     }
     Ok(status)
 }
@@ -129,17 +134,26 @@ fn living(inspection: &Inspection) -> Living {
 fn page(status: &Status, screen: Screen, now: Timestamp) -> String {
     let profile = &status.profile;
     let Some(broker) = &status.broker else {
+        let flag = match profile == "default" {
+            true => String::new(),
+            false => format!(" --name {profile}"),
+        };
         let said = match &status.problem {
-            Some(problem) => format!("does not answer: {problem}\n  try: epithet agent stop"),
-            None if status.running => "answers something else; restart it: epithet agent stop".to_owned(),
-            None => {
-                let name = if profile == "default" {
-                    String::new()
-                } else {
-                    format!(" --name {profile}")
-                };
-                format!("is not running\n  try: epithet agent --background{name}")
+            Some(problem) => {
+                format!(
+                    "does not answer: {problem}\n  try: epithet agent stop{flag} && epithet agent --background{flag}"
+                )
             }
+            None if status.running => {
+                format!(
+                    "answers something else\n  try: epithet agent stop{flag} && epithet agent --background{flag}"
+                )
+            }
+            None if status.starts_on_demand => {
+                "is not running yet: a service manager listens for it, and starts it with the next ssh"
+                    .to_owned()
+            }
+            None => format!("is not running\n  try: epithet agent --background{flag}"),
         };
         return format!("The broker of profile \"{profile}\" {said}\n");
     };
@@ -216,6 +230,7 @@ mod tests {
     fn the_page_says_how_to_start_what_is_not_running() {
         let mut status = Status {
             running: false,
+            starts_on_demand: false,
             profile: "work".into(),
             problem: None,
             broker: None,
@@ -225,9 +240,15 @@ mod tests {
             said.contains("is not running\n  try: epithet agent --background --name work\n"),
             "{said}"
         );
+        status.starts_on_demand = true;
+        let said = page(&status, Screen::plain(80), Timestamp::UNIX_EPOCH);
+        assert!(
+            said.contains("with the next ssh") && !said.contains("try:"),
+            "{said}"
+        );
         status.running = true;
         status.problem = Some("the broker does not answer".into());
         let said = page(&status, Screen::plain(80), Timestamp::UNIX_EPOCH);
-        assert!(said.contains("epithet agent stop"), "{said}");
+        assert!(said.contains("epithet agent stop --name work"), "{said}");
     }
 }

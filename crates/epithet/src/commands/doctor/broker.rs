@@ -4,7 +4,7 @@ use super::Patient;
 use super::check::Check;
 use super::here::is_private;
 use crate::cli::BrokerChoice;
-use crate::commands::ask_broker::converse;
+use crate::commands::ask_broker::{converse, runtime_dir};
 use crate::commands::{VERSION, profile_flag, service};
 use crate::terminal::short_path;
 use epithet_broker::{RunDir, agents_at_once};
@@ -18,7 +18,9 @@ pub(super) fn running(patient: &Patient) -> (Option<Inspection>, Check) {
     let name = "broker";
     let profile = &patient.profile;
     let flag = profile_flag(profile);
-    if !RunDir::is_claimed(&patient.home, profile) {
+    // Where a service manager listens, being asked starts it, as it does when ssh asks.
+    let is_waited_for = || RunDir::is_waited_for(&patient.home, runtime_dir().as_deref(), profile);
+    if !RunDir::is_claimed(&patient.home, profile) && !is_waited_for() {
         let installed = service::is_installed(profile).unwrap_or(false);
         let remedy = match installed {
             true if cfg!(target_os = "linux") => format!("epithet agent install --enable{flag}"),
@@ -36,8 +38,10 @@ pub(super) fn running(patient: &Patient) -> (Option<Inspection>, Check) {
     let restart = restart(profile);
     match inspect(profile) {
         Err(error) => {
-            let process = RunDir::holder(&patient.home, profile);
-            let process = process.map_or_else(String::new, |process| format!(" (process {process})"));
+            let process = match RunDir::holder(&patient.home, profile) {
+                Some(holder) => format!(" (process {})", holder.process),
+                None => String::new(),
+            };
             let said = format!("the broker is there{process} and cannot be used: {error:#}");
             (None, Check::broken(name, said, restart))
         }
@@ -89,14 +93,29 @@ pub(super) fn restart(profile: &ProfileName) -> String {
 }
 
 /// Whether everything on the way to the sockets is for its owner only.
-pub(super) fn run_directory(patient: &Patient) -> Check {
+pub(super) fn run_directory(patient: &Patient, inspection: Option<&Inspection>) -> Check {
     let name = "run directory";
     let dir = RunDir::path_of(&patient.home, &patient.profile);
+    // Where the broker says that its sockets are: they are elsewhere when the home's path is long.
+    let (socket, agents) = match inspection {
+        Some(inspection) => (
+            PathBuf::from(&inspection.socket_path),
+            PathBuf::from(&inspection.agent_socket_dir),
+        ),
+        None => (dir.join("broker.sock"), dir.join("agent")),
+    };
+    if inspection.is_some() && !agents.is_dir() {
+        return Check::broken(
+            name,
+            format!("{} is not there, so no ssh finds an agent", short_path(&agents)),
+            restart(&patient.profile),
+        );
+    }
     let paths: Vec<PathBuf> = [
         patient.home.join(".epithet/run"),
         dir.clone(),
-        dir.join("agent"),
-        dir.join("broker.sock"),
+        agents,
+        socket,
         dir.join("ssh-config.conf"),
     ]
     .into_iter()

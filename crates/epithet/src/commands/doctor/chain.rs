@@ -3,11 +3,10 @@
 use super::Patient;
 use super::check::{Check, Report};
 use super::handshake::{self, Offered};
+use super::reach;
 use super::ssh::Intent;
 use crate::cli::BrokerChoice;
 use crate::commands::ask_broker::{asker, converse};
-use crate::ssh_config_file::{Standing, standing};
-use crate::terminal::short_path;
 use anyhow::Context;
 use epithet_ssh::UserCertificate;
 use epithet_wire::HostPattern;
@@ -36,7 +35,7 @@ pub(super) async fn follow(
     if !report.is_sound() {
         return Ok(());
     }
-    report.add(reached(patient, inspection, target, &intent))?;
+    report.add(reach::judge(&patient.ssh, inspection, target, &intent))?;
     if !report.is_sound() {
         return Ok(());
     }
@@ -91,66 +90,6 @@ fn gate(inspection: &Inspection, target: &str, intent: &Intent) -> Check {
             _ => format!("ask whoever runs the CA to add {dialled} to its hosts, or name yours with --match"),
         },
     )
-}
-
-/// Whether ssh would ask the broker for this host, and then use the agent that it is given.
-fn reached(patient: &Patient, inspection: &Inspection, target: &str, intent: &Intent) -> Check {
-    let name = "ssh -G";
-    let file = short_path(&patient.ssh.file);
-    let agent = Path::new(intent.get("identityagent"));
-    if !agent.starts_with(&inspection.agent_socket_dir) {
-        let said = match agent.as_os_str().is_empty() {
-            true => format!("ssh does not ask the broker about {target}"),
-            false => format!(
-                "for {target}, ssh uses the agent {} of your configuration, not the broker's",
-                agent.display()
-            ),
-        };
-        return Check::broken(name, said, way_to_reach(patient, &file));
-    }
-    if intent.get("identitiesonly") == "yes" {
-        return Check::broken(
-            name,
-            format!("`IdentitiesOnly yes` holds for {target}, so ssh does not use keys of an agent"),
-            format!("put `IdentitiesOnly no` for this host above it in {file}"),
-        );
-    }
-    if !intent
-        .get("pubkeyacceptedalgorithms")
-        .contains("ed25519-cert-v01")
-    {
-        return Check::broken(
-            name,
-            format!("`PubkeyAcceptedAlgorithms` leaves out certificates for {target}"),
-            format!("add ssh-ed25519-cert-v01@openssh.com to it in {file}"),
-        );
-    }
-    Check::ok(
-        name,
-        format!("ssh asks the broker about {target}, and uses its agent"),
-    )
-}
-
-/// What keeps the generated line from counting.
-fn way_to_reach(patient: &Patient, file: &str) -> String {
-    let text = std::fs::read_to_string(&patient.ssh.file).unwrap_or_default();
-    if standing(&text) != Standing::Counts {
-        return "epithet setup".to_owned();
-    }
-    let setting = text.lines().enumerate().find(|(_, line)| {
-        let line = line.trim().to_ascii_lowercase();
-        line.starts_with("identityagent") || line.starts_with("include") && !line.contains(".epithet/run/")
-    });
-    match setting {
-        Some((index, line)) => format!(
-            "look at line {} of {file}, which sets another agent or includes a file that does: {}",
-            index + 1,
-            sanitize_line(line, 80)
-        ),
-        None => {
-            "ssh -G HOST | grep -i identityagent    (a file in /etc/ssh may set another agent)".to_owned()
-        }
-    }
 }
 
 /// Gets a certificate for this connection as ssh would, and looks at it.

@@ -31,6 +31,10 @@ impl IncludeFile {
     /// Looks at the file and refuses what cannot be changed safely.
     pub(super) fn plan(path: &Path) -> anyhow::Result<Self> {
         let include = include_line()?;
+        // A pipe would keep whoever reads it waiting.
+        if path.metadata().is_ok_and(|there| !there.is_file()) {
+            bail!(by_hand(path, "is not a file", &include));
+        }
         let before = match std::fs::read(path) {
             Ok(bytes) => Some(
                 String::from_utf8(bytes)
@@ -38,7 +42,7 @@ impl IncludeFile {
                     .with_context(|| by_hand(path, "is not UTF-8", &include))?,
             ),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !path.is_symlink() => None,
-            Err(error) => return Err(error).with_context(|| by_hand(path, "cannot be read", &include)),
+            Err(error) => bail!(by_hand(path, &format!("cannot be read ({error})"), &include)),
         };
         let after = with_include(before.as_deref().unwrap_or(""), &include);
         if after.is_some() && !is_writable(path)? {
