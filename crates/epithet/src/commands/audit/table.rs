@@ -4,6 +4,7 @@ use super::line::Entry;
 use crate::terminal::{Screen, Tone};
 use epithet_wire::display::sanitize_line;
 use epithet_wire::format_duration;
+use epithet_wire::limits::CERTIFICATE_BACKDATE;
 use std::time::Duration;
 
 const HEADINGS: [&str; 5] = ["TIME (UTC)", "DECISION", "IDENTITY", "LOGIN", "DETAILS"];
@@ -98,10 +99,12 @@ fn or_dash(text: String) -> String {
 }
 
 fn issued(entry: &Entry) -> String {
-    let life = match (entry.time, entry.valid_before) {
-        (Some(time), Some(end)) => u64::try_from(end.as_second() - time.as_second()).ok(),
+    // From the certificate's own times: the line may have been written a second later.
+    let life = match (entry.valid_after, entry.valid_before) {
+        (Some(start), Some(end)) => u64::try_from(end.as_second() - start.as_second()).ok(),
         _ => None,
     };
+    let life = life.and_then(|life| life.checked_sub(CERTIFICATE_BACKDATE.as_secs()));
     let life = life.map_or(String::new(), |life| {
         format!("for {} ", format_duration(Duration::from_secs(life)))
     });
@@ -143,6 +146,7 @@ mod tests {
     fn entry() -> Entry {
         Entry {
             time: Some("2026-11-26T09:11:28Z".parse().unwrap()),
+            valid_after: Some("2026-11-26T09:10:28Z".parse().unwrap()),
             valid_before: Some("2026-11-26T09:16:28Z".parse().unwrap()),
             decision: "issued".into(),
             status: 200,
