@@ -3,7 +3,7 @@
 
 use crate::hang_up;
 use crate::voice::Voice;
-use epithet_wire::broker::{Reply, Request};
+use epithet_wire::broker::{Asker, Reply, Request};
 use epithet_wire::limits::{BROKER_KEEPALIVE, BROKER_LINE_MAX, BROKER_READ_DEADLINE};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use std::future::Future;
@@ -121,7 +121,9 @@ async fn converse<A: Answers>(mut stream: UnixStream, answers: &A) -> io::Result
         Ok(request) => request,
         Err(problem) => return write_line(&mut stream, &Reply::deny(problem)).await,
     };
-    let (voice, mut lines) = Voice::new(stderr, can_paste(&request));
+    let asker = asker(&request);
+    let can_paste = asker.is_some_and(|asker| asker.terminal);
+    let (voice, mut lines) = Voice::lent(stderr, asker.map_or(0, |asker| asker.process), can_paste);
     voice.keep_alive();
     let keep_alive = voice.clone();
     let answering = answers.answer(request, voice);
@@ -147,11 +149,10 @@ async fn converse<A: Answers>(mut stream: UnixStream, answers: &A) -> io::Result
     }
 }
 
-/// Whether somebody waits at a terminal that could take an address.
-fn can_paste(request: &Request) -> bool {
+/// Who asks, if the request says so.
+fn asker(request: &Request) -> Option<&Asker> {
     let matching = request.match_.as_ref().and_then(|request| request.asker.as_ref());
-    let asker = matching.or(request.login.as_ref());
-    asker.is_some_and(|asker| asker.terminal)
+    matching.or(request.login.as_ref())
 }
 
 fn is_ours(uid: u32) -> bool {

@@ -32,7 +32,8 @@ impl Presence {
         }
     }
 
-    fn has_ended(&self) -> bool {
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&self) -> bool {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let mut descriptors = [PollFd::new(&self.0, PollFlags::IN)];
         let now = Timespec {

@@ -1,15 +1,18 @@
 //! How the broker speaks to a person who waits: through the waiting `match`, or, once that has gone, through the stderr
 //! it passed along. Speaking never blocks: a terminal that stopped reading holds up nobody.
 
+use crate::presence::Presence;
 use epithet_wire::LoopbackAddress;
 use epithet_wire::broker::Reply;
 use epithet_wire::display::sanitize_text;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 
 /// Reply lines that may wait for a slow reader; more are dropped.
 const QUEUE: usize = 64;
+/// How often it is looked whether whoever lent a stderr is still there.
+const LOOK: std::time::Duration = std::time::Duration::from_secs(1);
 /// What a pipe or terminal that is ready takes without blocking (POSIX `PIPE_BUF` is at least 512, on Linux 4096).
 const WRITE_MAX: usize = 512;
 
@@ -17,8 +20,45 @@ const WRITE_MAX: usize = 512;
 #[derive(Debug, Clone)]
 pub(crate) struct Voice {
     lines: mpsc::Sender<Reply>,
-    stderr: Option<Arc<OwnedFd>>,
+    stderr: Option<Arc<Lent>>,
     can_paste: bool,
+}
+
+/// A stderr that was lent to the broker, for as long as the process that it is of is there.
+#[derive(Debug)]
+struct Lent {
+    stderr: Mutex<Option<OwnedFd>>,
+    lender: Option<Presence>,
+}
+
+impl Lent {
+    fn new(stderr: OwnedFd, lender: Option<Presence>) -> Self {
+        Self {
+            stderr: Mutex::new(Some(stderr)),
+            lender,
+        }
+    }
+
+    /// Gives it back when the lender has ended: the terminal is the shell's again.
+    fn give_back_if_alone(&self) -> bool {
+        let is_alone = self.lender.as_ref().is_some_and(Presence::has_ended);
+        if is_alone {
+            let stderr = self.stderr.lock().unwrap_or_else(PoisonError::into_inner).take();
+            drop(stderr);
+        }
+        is_alone
+    }
+}
+
+/// Looks at the lender until it has ended or nobody could speak any more.
+async fn watch(lent: std::sync::Weak<Lent>) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        match lent.upgrade() {
+            Some(lent) if !lent.give_back_if_alone() => {}
+            _ => return,
+        }
+    }
 }
 
 impl Voice {
@@ -29,11 +69,25 @@ impl Voice {
         (
             Self {
                 lines,
-                stderr: stderr.map(Arc::new),
+                stderr: stderr.map(|stderr| Arc::new(Lent::new(stderr, None))),
                 can_paste,
             },
             receiver,
         )
+    }
+
+    /// The same, with a stderr that is lent by a process (0 where it is unknown) and given back when that ends.
+    pub(crate) fn lent(
+        stderr: Option<OwnedFd>,
+        lender: u32,
+        can_paste: bool,
+    ) -> (Self, mpsc::Receiver<Reply>) {
+        let (mut voice, receiver) = Self::new(None, can_paste);
+        voice.stderr = stderr.map(|stderr| Arc::new(Lent::new(stderr, Presence::of(lender))));
+        if let Some(lent) = voice.stderr.as_ref().filter(|lent| lent.lender.is_some()) {
+            tokio::spawn(watch(Arc::downgrade(lent)));
+        }
+        (voice, receiver)
     }
 
     /// A voice that nobody hears.
@@ -72,7 +126,12 @@ impl Voice {
     /// The descriptor is shared with the person's shell, so it must not be made non-blocking: it is asked first.
     fn write_to_stderr(&self, text: &str) {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let Some(stderr) = &self.stderr else { return };
+        let Some(lent) = &self.stderr else { return };
+        if lent.give_back_if_alone() {
+            return;
+        }
+        let stderr = lent.stderr.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(stderr) = &*stderr else { return };
         for part in text.as_bytes().chunks(WRITE_MAX) {
             let mut descriptors = [PollFd::new(stderr, PollFlags::OUT)];
             let now = Timespec {
@@ -102,6 +161,25 @@ mod tests {
             voice.say("still here\n");
         }
         assert_eq!(receiver.len(), QUEUE);
+    }
+
+    /// A late "no" must not land on the prompt of a shell, nor its terminal be kept open.
+    #[tokio::test]
+    async fn what_was_lent_is_given_back_when_the_lender_ends() {
+        use std::process::{Command, Stdio};
+        let mut ssh = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let (voice, receiver) = Voice::lent(Some(writer.into()), ssh.id(), false);
+        drop(receiver);
+        voice.say("denied\n");
+        drop(ssh.stdin.take());
+        ssh.wait().unwrap();
+        voice.say("too late\n");
+        // Its end is seen although the voice is still there.
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "denied\n");
+        drop(voice);
     }
 
     #[test]

@@ -127,7 +127,7 @@ fn a_wrong_value_exits_1_and_names_the_flag_on_stderr() {
         (&["ca", "--key", &key], &["--policy", "required", "unix:///"]),
         (
             &["ca", "--key", &key, "--policy", "http://policy.example.com"],
-            &["--policy", "in the clear"],
+            &["--policy", "over plain http"],
         ),
         (
             &[
