@@ -1,7 +1,8 @@
 //! When has the other side of a Unix socket really gone? A half-closed one (`printf ... | nc -N`) still waits for its
 //! answer; only a socket that is closed in both directions is given up.
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use crate::readiness::readiness;
+use rustix::event::PollFlags;
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
@@ -22,16 +23,8 @@ pub(crate) async fn wait(stream: &UnixStream) {
 
 /// Whether the peer has closed the socket altogether, as of now.
 pub(crate) fn is_closed(stream: &UnixStream) -> bool {
-    let mut descriptors = [PollFd::new(stream, PollFlags::empty())];
-    let now = Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
     let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
-    match poll(&mut descriptors, Some(&now)) {
-        Ok(_) => descriptors[0].revents().intersects(gone),
-        Err(_) => true,
-    }
+    readiness(stream, PollFlags::empty()).is_ok_and(|found| found.intersects(gone))
 }
 
 #[cfg(test)]

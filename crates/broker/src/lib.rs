@@ -42,6 +42,7 @@ mod pace;
 mod pins;
 mod presence;
 mod promising;
+mod readiness;
 mod remembered;
 mod renew;
 mod run_dir;

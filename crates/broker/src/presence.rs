@@ -1,5 +1,7 @@
 //! Whether a process is still there: the ssh that asked, and with it the person at its terminal.
 
+use crate::readiness::readiness;
+use rustix::event::PollFlags;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -34,14 +36,8 @@ impl Presence {
 
     /// Whether it has ended.
     pub(crate) fn has_ended(&self) -> bool {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let mut descriptors = [PollFd::new(&self.0, PollFlags::IN)];
-        let now = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
         // Readable is the end (`pidfd_open(2)`). One that cannot be looked at is as good as gone.
-        !matches!(poll(&mut descriptors, Some(&now)), Ok(0))
+        readiness(&self.0, PollFlags::IN) != Ok(PollFlags::empty())
     }
 }
 

@@ -2,6 +2,7 @@
 //! it passed along. Speaking never blocks: a terminal that stopped reading holds up nobody.
 
 use crate::presence::Presence;
+use crate::readiness::readiness;
 use epithet_wire::LoopbackAddress;
 use epithet_wire::broker::Reply;
 use epithet_wire::display::sanitize_text;
@@ -125,7 +126,8 @@ impl Voice {
     ///
     /// The descriptor is shared with the person's shell, so it must not be made non-blocking: it is asked first.
     fn write_to_stderr(&self, text: &str) {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        use rustix::event::PollFlags;
+        use rustix::io::retry_on_intr;
         let Some(lent) = &self.stderr else { return };
         if lent.give_back_if_alone() {
             return;
@@ -133,16 +135,9 @@ impl Voice {
         let stderr = lent.stderr.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(stderr) = &*stderr else { return };
         for part in text.as_bytes().chunks(WRITE_MAX) {
-            let mut descriptors = [PollFd::new(stderr, PollFlags::OUT)];
-            let now = Timespec {
-                tv_sec: 0,
-                tv_nsec: 0,
-            };
-            let ready = poll(&mut descriptors, Some(&now)).is_ok_and(|ready| ready > 0);
-            if !ready
-                || !descriptors[0].revents().contains(PollFlags::OUT)
-                || rustix::io::write(stderr, part).is_err()
-            {
+            let is_ready =
+                readiness(stderr, PollFlags::OUT).is_ok_and(|found| found.contains(PollFlags::OUT));
+            if !is_ready || retry_on_intr(|| rustix::io::write(stderr, part)).is_err() {
                 return;
             }
         }
