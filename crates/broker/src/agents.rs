@@ -4,6 +4,7 @@ mod inspect;
 mod room;
 
 use crate::agent_policy::AgentPolicy;
+use crate::by_name::{ByName, NameTooLong};
 use crate::descriptors::Shares;
 use crate::live_agent::LiveAgent;
 use crate::own_agent::own_agent;
@@ -16,7 +17,7 @@ use epithet_wire::{Connection, ConnectionHash, RequestId};
 use room::LoggedIn;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -44,6 +45,8 @@ pub(crate) struct Opening<'a> {
     pub(crate) connection: &'a Connection,
     pub(crate) request_id: &'a RequestId,
     pub(crate) recorder: &'a Arc<Recorder>,
+    /// Where this ssh looks for the agent, if it does not know `%C`.
+    pub(crate) name: Option<&'a ByName>,
     /// The person's own agent, as ssh would have used it.
     pub(crate) own_agent: &'a str,
     /// Who asked, for the one connection that it may then make without a bind; 0 where unknown.
@@ -100,14 +103,21 @@ impl Agents {
     ///
     /// If so, what it does from now on is written down by the opening's recorder.
     pub(crate) fn serves(&self, opening: &Opening<'_>) -> bool {
-        let found = self.live().get(&opening.connection.hash).cloned();
-        found.is_some_and(|agent| self.takes_over(&agent, opening))
+        let live = self.live();
+        let found = live.get(&opening.connection.hash);
+        // A link that cannot be made is a reason to be said, when `open` fails with it, too.
+        found.is_some_and(|agent| self.takes_over(agent, opening) && agent.answer_to(opening.name).is_ok())
     }
 
     /// Whether somebody has logged in by this connection since the broker started, so that a master may be there for it.
     pub(crate) fn has_logged_in(&self, hash: &ConnectionHash) -> bool {
         let is_live = (self.live().get(hash)).is_some_and(|agent| agent.activity.signatures() > 0);
         is_live || self.gone.contains(hash)
+    }
+
+    /// Where an ssh that does not know `%C` looks for this connection's agent.
+    pub(crate) fn name_of(&self, connection: &Connection) -> Result<ByName, NameTooLong> {
+        ByName::of(&self.dir, connection)
     }
 
     /// Whether the person wants their own agent offered, and this is one.
@@ -122,7 +132,10 @@ impl Agents {
         } = *opening;
         let policy = self.policy.load();
         let mut live = self.live();
-        if (live.get(&connection.hash)).is_some_and(|agent| self.takes_over(agent, opening)) {
+        if let Some(agent) = live.get(&connection.hash)
+            && self.takes_over(agent, opening)
+        {
+            agent.answer_to(opening.name)?;
             return Ok(Opened::Already);
         }
         let path = self.dir.join(connection.hash.as_str());
@@ -155,8 +168,10 @@ impl Agents {
             opened: self.clock.now().boot,
             watch: Arc::clone(&watch),
             askers: askers.clone(),
+            name: OnceLock::new(),
             close: close.clone(),
         };
+        agent.answer_to(opening.name)?;
         let settings = AgentSettings {
             allow_forwarding: policy.allows_forwarding(&connection.remote_host),
             wait: policy.wait,
@@ -322,6 +337,7 @@ mod tests {
                 request_id: &request_id,
                 recorder: &recorder,
                 process: 0,
+                name: None,
                 own_agent: "",
                 is_on_demand: false,
             })

@@ -12,6 +12,7 @@ mod agents;
 mod asking_ssh;
 mod auth_source;
 mod broker;
+mod by_name;
 mod ca_address;
 mod ca_answer;
 mod ca_client;

@@ -1,11 +1,12 @@
 //! One connection's agent as the broker sees it: whether it is of use, to whom, and when it is over.
 
 use crate::agents::Opening;
+use crate::by_name::ByName;
 use crate::traces::AgentWatch;
 use epithet_agent::{Activity, Askers, Chain, Credential, Now, Promise, SocketStamp};
 use epithet_wire::limits::LAZY_AGENT_STAYS;
 use epithet_wire::{Connection, RequestId};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +22,8 @@ pub(crate) struct LiveAgent {
     pub(crate) opened: Duration,
     pub(crate) watch: Arc<AgentWatch>,
     pub(crate) askers: Askers,
+    /// Where an ssh looks for it that does not know `%C`.
+    pub(crate) name: OnceLock<ByName>,
     pub(crate) close: CancellationToken,
 }
 
@@ -44,8 +47,21 @@ impl LiveAgent {
         renewed
     }
 
+    /// Makes sure that the opening's ssh finds it.
+    pub(crate) fn answer_to(&self, name: Option<&ByName>) -> std::io::Result<()> {
+        let Some(name) = name else {
+            return Ok(());
+        };
+        name.make()?;
+        self.name.get_or_init(|| name.clone());
+        Ok(())
+    }
+
     /// Closes the socket and forgets the credential; what is on its way is not waited for.
     pub(crate) fn shut(&self) {
+        if let Some(name) = self.name.get() {
+            name.remove();
+        }
         self.promise.withdraw();
         self.close.cancel();
     }

@@ -3,6 +3,7 @@
 
 use crate::agents::{Agents, AgentsError, Opened, Opening};
 use crate::asking_ssh::AskingSsh;
+use crate::by_name::{ByName, connection_hash, machine_name};
 use crate::gate::Gate;
 use crate::login::Lease;
 use crate::mint::{Errand, Mint, MintError};
@@ -46,7 +47,11 @@ impl Matcher {
     pub(crate) async fn answer(&self, request: &MatchRequest, voice: &Voice) -> Reply {
         let asked = Instant::now();
         let asker = request.asker.clone().unwrap_or_default();
-        let connection = match request.connection().check() {
+        let mut fields = request.connection();
+        if request.by_name {
+            fields.hash = connection_hash(&machine_name(), &fields);
+        }
+        let connection = match fields.check() {
             Ok(connection) => connection,
             Err(error) => return Reply::deny(format!("{error}; ssh goes on without Epithet")),
         };
@@ -56,9 +61,17 @@ impl Matcher {
         let request_id = request_id();
         let recorder = self.traces.begin(&connection, &request_id, asked);
         recorder.phase("gate", asked, "");
-        let reply = self
-            .admitted(connection, request_id, &asker, voice, &recorder)
-            .await;
+        let name = request.by_name.then(|| self.agents.name_of(&connection));
+        let reply = match name.transpose() {
+            Ok(name) => {
+                self.admitted(connection, name.as_ref(), request_id, &asker, voice, &recorder)
+                    .await
+            }
+            Err(too_long) => {
+                recorder.conclude(&too_long.to_string());
+                Reply::deny(too_long.to_string())
+            }
+        };
         recorder.phase("match", asked, "");
         reply
     }
@@ -67,6 +80,7 @@ impl Matcher {
     async fn admitted(
         &self,
         connection: Connection,
+        name: Option<&ByName>,
         request_id: RequestId,
         asker: &Asker,
         voice: &Voice,
@@ -76,6 +90,7 @@ impl Matcher {
             connection: &connection,
             request_id: &request_id,
             recorder,
+            name,
             own_agent: &asker.agent_socket,
             process: asker.process,
             is_on_demand: !asker.purpose.is_connect(),

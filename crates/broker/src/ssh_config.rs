@@ -1,8 +1,10 @@
 //! The file that people include into their ssh configuration: which program ssh asks, and where the agent then is.
 //!
-//! It has to suit OpenSSH 8.3 to 10.x; before, `%C` is an unknown key to `Match exec` and `IdentityAgent`, which ends every ssh. `Tag` is fatal before 9.4, so it stands there only when it was asked for and that
-//! ssh is here; `%j` is fatal before 9.6 and nothing guards it against quotes, so it never does. `Match final` makes
-//! ssh ask once, with the final host, user and `%C`, wherever in the person's file the `Include` stands. The two lists
+//! It has to suit OpenSSH 8.0 to 10.x. Before 8.3, `%C` is an unknown key to `Match exec` and `IdentityAgent`, which ends
+//! every ssh; so those are told to find their agent by user and host (`by_name`). `Tag` is fatal before 9.4, so it stands
+//! there only when it was asked for and that ssh is here; `%j` is fatal before 9.6 and nothing guards it against quotes, so
+//! it never does. `Match final` makes ssh ask once, with the final host, user and `%C`, wherever in the person's file the
+//! `Include` stands. The two lists
 //! with `!*'*` come first because ssh does not check names that its configuration sets: a name with a quote in it never
 //! reaches the shell.
 
@@ -48,6 +50,9 @@ pub enum Unsayable {
     NoTags(Option<OpenSshVersion>),
 }
 
+/// The first version whose `Match exec` and `IdentityAgent` know `%C`.
+const HASHED: OpenSshVersion = OpenSshVersion::new(8, 3);
+
 /// The first version with `Tag` and `Match tagged`; for all others either is a fatal error in every ssh.
 const TAGGED: OpenSshVersion = OpenSshVersion::new(9, 4);
 
@@ -60,8 +65,8 @@ const TAGGED: OpenSshVersion = OpenSshVersion::new(9, 4);
 pub struct PathError(PathBuf);
 
 impl SshConfig {
-    /// The first version whose `Match exec` and `IdentityAgent` know `%C`; `Match final` came before, in 8.0.
-    pub const OLDEST: OpenSshVersion = OpenSshVersion::new(8, 3);
+    /// The first version with `Match final`.
+    pub const OLDEST: OpenSshVersion = OpenSshVersion::new(8, 0);
 
     /// A file for an ssh that cannot be told: it says why, and changes nothing.
     pub fn nothing(problem: &Unsayable) -> String {
@@ -88,11 +93,15 @@ impl SshConfig {
         let socket = quotable(&self.broker_socket)?;
         let agents = quotable(&self.agent_dir)?;
         let hosts = self.host_list();
+        let (name, agent) = match self.version {
+            Some(version) if version < HASHED => ("--by-name", "%r@%h"),
+            _ => ("--hash '%C'", "%C"),
+        };
         Ok(format!(
             "# Written by `epithet agent` at its start and removed at its end. Changes here are lost.\n\
              # Include it at the top of ~/.ssh/config:  Include ~/.epithet/run/*/ssh-config.conf\n\
-             Match final {tagged}user \"!*'*,*\" host \"!*'*,{hosts}\" exec \"{command} --host '%h' --port '%p' --user '%r' --hash '%C' --broker '{socket}'\"\n    \
-             IdentityAgent \"{agents}/%C\"\n    \
+             Match final {tagged}user \"!*'*,*\" host \"!*'*,{hosts}\" exec \"{command} --host '%h' --port '%p' --user '%r' {name} --broker '{socket}'\"\n    \
+             IdentityAgent \"{agents}/{agent}\"\n    \
              IdentitiesOnly no\n"
         ))
     }
@@ -187,7 +196,8 @@ mod tests {
     #[test]
     fn the_file_suits_the_ssh_that_reads_it() {
         let version = |major, minor| Some(OpenSshVersion::new(major, minor));
-        let too_old = [version(6, 7), version(7, 9), version(8, 0), version(8, 2)];
+        let too_old = [version(6, 7), version(7, 9)];
+        let without_hash = [version(8, 0), version(8, 1), version(8, 2)];
         let without_tags = [version(8, 3), version(8, 9), version(9, 2), version(9, 3)];
         let with_tags = [
             version(9, 4),
@@ -212,6 +222,16 @@ mod tests {
             assert_eq!(render(&plain, version), Err(Unsayable::TooOld(version.unwrap())));
         }
         let text = plain.render().unwrap();
+        assert!(
+            text.contains(" --user '%r' --hash '%C' --broker ") && text.contains("/agent/%C\"\n"),
+            "{text}"
+        );
+        let by_name = (text.replace("--hash '%C'", "--by-name")).replace("/agent/%C\"", "/agent/%r@%h\"");
+        assert!(!by_name.contains("%C"), "{by_name}");
+        for version in without_hash {
+            assert_eq!(render(&plain, version), Ok(by_name.clone()));
+            assert_eq!(render(&tagged, version), Err(Unsayable::NoTags(version)));
+        }
         for version in without_tags.into_iter().chain([None]) {
             assert_eq!(render(&plain, version), Ok(text.clone()));
             let problem = render(&tagged, version).unwrap_err().to_string();

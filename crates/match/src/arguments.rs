@@ -10,13 +10,15 @@ Ask the broker whether this connection can use a certificate (ssh runs this)
 OpenSSH runs this command through the line that `epithet agent` writes into its ssh-config.conf. It exits 0 when the
 connection's agent socket is listening, and 1 otherwise; ssh then goes on with the person's other keys.
 
-Usage: epithet match --host <HOST> --port <PORT> --user <USER> --hash <HASH> --broker <SOCKET> [--jump <HOSTS>]
+Usage: epithet match --host <HOST> --port <PORT> --user <USER> (--hash <HASH>|--by-name) --broker <SOCKET>
+                     [--jump <HOSTS>]
 
 Options:
   -H, --host <HOST>      The host ssh will dial (%h)
   -p, --port <PORT>      The port (%p)
   -r, --user <USER>      The user to log in as (%r)
   -C, --hash <HASH>      ssh's name for the connection (%C): 40 or 64 hexadecimal digits
+      --by-name          In place of --hash, for OpenSSH before 8.3: the agent is found as USER@HOST
   -j, --jump <HOSTS>     The jump hosts (%j), where ssh knows them; only logged
   -b, --broker <SOCKET>  The broker's socket
   -v, --verbose          Say why, also when there is no broker
@@ -35,8 +37,10 @@ pub struct Options {
     pub port: u16,
     /// `--user`
     pub user: String,
-    /// `--hash`
+    /// `--hash`; empty with `--by-name`.
     pub hash: String,
+    /// `--by-name`
+    pub by_name: bool,
     /// `--jump`
     pub jump: String,
     /// `--broker`
@@ -89,6 +93,7 @@ impl Options {
                 Short('p') | Long("port") => port = Some(text(&mut parser, "--port")?),
                 Short('r') | Long("user") => user = Some(text(&mut parser, "--user")?),
                 Short('C') | Long("hash") => hash = Some(text(&mut parser, "--hash")?),
+                Long("by-name") => options.by_name = true,
                 Short('j') | Long("jump") => options.jump = text(&mut parser, "--jump")?,
                 Short('b') | Long("broker") => broker = Some(parser.value()?),
                 Short('v') | Long("verbose") => options.verbose = true,
@@ -100,7 +105,14 @@ impl Options {
         let missing = |flag: &str| UsageError(format!("{flag} is required"));
         options.host = host.ok_or_else(|| missing("--host"))?;
         options.user = user.ok_or_else(|| missing("--user"))?;
-        options.hash = hash.ok_or_else(|| missing("--hash"))?;
+        options.hash = match (hash, options.by_name) {
+            (Some(hash), false) => hash,
+            (None, true) => String::new(),
+            (None, false) => return Err(missing("--hash (or --by-name)")),
+            (Some(_), true) => {
+                return Err(UsageError("--hash and --by-name exclude each other; give one".to_owned()));
+            }
+        };
         options.broker = broker.ok_or_else(|| missing("--broker"))?.into();
         let port = port.ok_or_else(|| missing("--port"))?;
         options.port = (port.parse().ok())
@@ -135,13 +147,20 @@ mod tests {
         ];
         assert_eq!(parse(&long).unwrap(), parse(&short).unwrap());
         let joined = parse(&["--host=-x", "-p22", "-r=r", "--hash=c", "-b", "/s"]).unwrap();
-        assert!(matches!(joined, Wanted::Answer(options) if options.host == "-x"));
+        assert!(matches!(joined, Wanted::Answer(options) if options.host == "-x" && !options.by_name));
+        let named = parse(&["-Hh", "-p22", "-rr", "--by-name", "-b", "/s"]).unwrap();
+        assert!(matches!(named, Wanted::Answer(options) if options.by_name && options.hash.is_empty()));
     }
 
     #[test]
     fn a_wrong_line_names_the_flag() {
-        let cases: [(&[&str], &str); 5] = [
+        let cases: [(&[&str], &str); 7] = [
             (&["-H", "h"], "--user"),
+            (&["-H", "h", "-r", "r", "-b", "/s", "-p", "1"], "--by-name"),
+            (
+                &["-H", "h", "-r", "r", "-C", "c", "--by-name", "-b", "/s", "-p", "1"],
+                "--by-name",
+            ),
             (
                 &["-H", "h", "-r", "r", "-C", "c", "-b", "/s", "-p", "0"],
                 "--port",

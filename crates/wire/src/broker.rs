@@ -53,6 +53,10 @@ pub struct MatchRequest {
     pub proxy_jump: String,
     /// `%C`.
     pub hash: String,
+    /// This ssh looks for its agent at `USER@HOST`, because `%C` means nothing to it (OpenSSH before 8.3); the broker makes
+    /// the hash, and `hash` is empty. *Ours.*
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub by_name: bool,
     /// Who asks. *Ours.*
     #[serde(skip_serializing_if = "Option::is_none")]
     pub asker: Option<Asker>,
@@ -327,6 +331,14 @@ mod tests {
             serde_json::to_string(&request).unwrap(),
             r#"{"match":{"remoteHost":"server.example.com","remoteUser":"root","port":22,"proxyJump":"","hash":"abc123"}}"#
         );
+        let mut by_name = request;
+        if let Some(request) = &mut by_name.match_ {
+            request.hash = String::new();
+            request.by_name = true;
+        }
+        let line = serde_json::to_string(&by_name).unwrap();
+        assert!(line.ends_with(r#""hash":"","byName":true}}"#), "{line}");
+        assert_eq!(serde_json::from_str::<Request>(&line).unwrap(), by_name);
         let lines = [
             (
                 Reply::output("visit https://x\n"),

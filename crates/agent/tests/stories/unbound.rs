@@ -1,4 +1,4 @@
-//! Clients that never send `session-bind@openssh.com`, as OpenSSH 8.3 to 8.8 and most libraries: they log in, and the
+//! Clients that never send `session-bind@openssh.com`, as OpenSSH 8.0 to 8.8 and most libraries: they log in, and the
 //! hosts that they forward their agent to do not.
 
 use crate::stage::{Stage, credential, settings};

@@ -1,4 +1,4 @@
-//! OpenSSH 8.3 to 8.8 talk to their agent as a newer one does, but for `session-bind@openssh.com`, which they do not know.
+//! OpenSSH 8.0 to 8.8 talk to their agent as a newer one does, but for `session-bind@openssh.com`, which they do not know.
 //! Here the newer ssh's is taken out on the way. With `EPITHET_TEST_SSH` an older one shows that there is none.
 
 use crate::support::Story;

@@ -20,6 +20,10 @@ fn below(folder: &Path) -> Vec<(PathBuf, u32)> {
         for entry in std::fs::read_dir(&folder).unwrap() {
             let path = entry.unwrap().path();
             let metadata = std::fs::symlink_metadata(&path).unwrap();
+            // The mode of a link says nothing.
+            if metadata.is_symlink() {
+                continue;
+            }
             found.push((path.clone(), metadata.mode() & 0o777));
             if metadata.is_dir() {
                 folders.push(path);

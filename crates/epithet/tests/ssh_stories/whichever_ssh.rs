@@ -3,8 +3,8 @@
 
 use crate::laptop::start;
 use crate::support::Story;
-use epithet_testkit::{DEADLINE, Finished, plugin_script, search_path, ssh_version};
-use std::path::Path;
+use epithet_testkit::{Broker, DEADLINE, Finished, plugin_script, search_path, ssh_version};
+use std::path::{Path, PathBuf};
 
 /// The first ssh with `Tag` and `Match tagged`.
 const TAGGED: (u32, u32) = (9, 4);
@@ -21,36 +21,31 @@ fn agent_for(story: &Story, arguments: &[&str]) -> Option<String> {
     lines.find_map(|line| line.strip_prefix("identityagent ").map(str::to_owned))
 }
 
-/// The oldest ssh that understands the generated file.
-const OLDEST: (u32, u32) = (8, 3);
+/// The first ssh whose `Match exec` and `IdentityAgent` know `%C`.
+const HASHED: (u32, u32) = (8, 3);
+
+/// The path of programs in which ssh says that it is `version`, whatever it is.
+fn path_with_ssh(story: &Story, version: &str) -> String {
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" != -V ] || {{ echo OpenSSH_{version} >&2; exit; }}\nPATH=$USUAL exec ssh \"$@\"\n"
+    );
+    let folder = story.laptop.home.join("other-ssh");
+    std::fs::create_dir_all(&folder).unwrap();
+    plugin_script(&folder, "ssh", &script);
+    format!("{}:{}", folder.display(), search_path().display())
+}
 
 #[test]
 fn an_ssh_that_is_too_old_is_said_to_be_and_goes_on_as_before() {
     let story = Story::begin();
-    if ssh_version() < OLDEST {
-        // This is why: it would be the end of every ssh to our hosts.
-        let home = &story.laptop.home;
-        let config = home.write("connection", "Match exec \"true %C\"\n  User x\n");
-        let refused = home.run("ssh", ["-F", &config.display().to_string(), "-G", "127.0.0.1"]);
-        assert_eq!(refused.code(), Some(255));
-        assert!(refused.stderr.contains("unknown key %C"), "{}", refused.stderr);
-    } else {
-        // This one says it is older than it is.
-        let script =
-            "#!/bin/sh\n[ \"$1\" != -V ] || { echo OpenSSH_8.2p1 >&2; exit; }\nPATH=$USUAL exec ssh \"$@\"\n";
-        plugin_script(story.laptop.home.path(), "ssh", script);
-    }
-    let path = format!(
-        "{}:{}",
-        story.laptop.home.path().display(),
-        search_path().display()
-    );
+    // This one says it is older than it is: without `Match final`.
+    let path = path_with_ssh(&story, "7.9p1");
     let mut agent = story.laptop.agent(story.site.url(), &story.plugin);
     agent.args(["--match", "127.0.0.*"]).env("PATH", &path);
     let refused = Finished::of(agent, DEADLINE);
     assert_eq!(refused.code(), Some(1));
     assert!(
-        refused.stderr.contains("which is too old; install 8.3 or later"),
+        refused.stderr.contains("which is too old; install 8.0 or later"),
         "{}",
         refused.stderr
     );
@@ -64,6 +59,92 @@ fn an_ssh_that_is_too_old_is_said_to_be_and_goes_on_as_before() {
     );
 }
 
+/// A broker that takes the ssh that is here for 8.2, unless it is one that does not know `%C`.
+fn broker_of_an_ssh_without_hash(story: &Story) -> Broker {
+    let mut agent = story.laptop.agent(story.site.url(), &story.plugin);
+    agent.args(["--match", "127.0.0.*,localhost"]);
+    if ssh_version() >= HASHED {
+        agent.env("PATH", path_with_ssh(story, "8.2p1 Ubuntu-4ubuntu0.13"));
+    }
+    start(agent)
+}
+
+/// Where the link of this user's connections to `host` leads, if it is there.
+fn link(story: &Story, broker: &Broker, host: &str) -> Option<PathBuf> {
+    let name = format!("{}@{host}", story.laptop.home.user().name());
+    std::fs::read_link(broker.run_dir().join("agent").join(name)).ok()
+}
+
+#[test]
+fn an_ssh_that_does_not_know_the_hash_finds_its_agent_by_user_and_host() {
+    let story = Story::begin();
+    if ssh_version() < HASHED {
+        // This is why: it would be the end of every ssh to our hosts.
+        let home = &story.laptop.home;
+        let config = home.write("connection", "Match exec \"true %C\"\n  User x\n");
+        let refused = home.run("ssh", ["-F", &config.display().to_string(), "-G", "127.0.0.1"]);
+        assert_eq!(refused.code(), Some(255));
+        assert!(refused.stderr.contains("unknown key %C"), "{}", refused.stderr);
+    }
+    let broker = broker_of_an_ssh_without_hash(&story);
+    let agents = broker.run_dir().join("agent");
+    let file = std::fs::read_to_string(broker.run_dir().join("ssh-config.conf")).unwrap();
+    assert!(file.contains(" --by-name ") && !file.contains("%C"), "{file}");
+
+    story.laptop.log_in("127.0.0.1");
+    story.laptop.log_in("127.0.0.1");
+    story.laptop.log_in("LOCALHOST");
+    assert!(story.accepted(0).contains("ID alice@example.com"));
+    assert_eq!(story.site.decisions().len(), 2, "one for each connection");
+    let hash = link(&story, &broker, "127.0.0.1").expect("a link to the agent");
+    assert!(agents.join(&hash).exists() && link(&story, &broker, "localhost").is_some());
+    if ssh_version() >= HASHED {
+        // It is the name that ssh itself would have given it.
+        let agent = agent_for(&story, &["-o", "IdentityAgent=/%C", "127.0.0.1"]);
+        assert_eq!(agent, Some(format!("/{}", hash.display())));
+    }
+
+    // A name is not all of a connection: the port is another one.
+    let other = story.site.host(&story.laptop.other_key);
+    story.laptop.home.trust(&other);
+    let port = other.port().to_string();
+    let there = ["-p", &port, "127.0.0.1", "echo logged in"];
+    assert_eq!(story.laptop.run_ssh(there).success().stdout, "logged in\n");
+    assert!(other.log().contains("ID alice@example.com"), "{}", other.log());
+    assert_ne!(link(&story, &broker, "127.0.0.1").as_ref(), Some(&hash));
+    story.laptop.log_in("127.0.0.1");
+    assert_eq!(link(&story, &broker, "127.0.0.1"), Some(hash));
+    assert_eq!(story.site.decisions().len(), 3);
+
+    // The links go with their agents, and with the broker.
+    let mut log_out = story.laptop.epithet();
+    log_out.args(["logout", "--broker"]).arg(broker.socket());
+    Finished::of(log_out, DEADLINE).success();
+    for host in ["127.0.0.1", "localhost"] {
+        assert_eq!(link(&story, &broker, host), None, "{host}");
+    }
+    story.laptop.log_in("127.0.0.1");
+    assert!(link(&story, &broker, "127.0.0.1").is_some());
+    broker.stop(DEADLINE).expect("it ends");
+    assert!(!agents.exists());
+}
+
+#[test]
+fn a_user_and_a_host_that_no_socket_could_be_named_after_are_denied_with_the_reason() {
+    let story = Story::begin();
+    let _broker = broker_of_an_ssh_without_hash(&story);
+    let user = "u".repeat(100);
+    let finished = story.laptop.run_ssh(["-l", &user, "127.0.0.1", "true"]);
+    assert_eq!(finished.code(), Some(255));
+    assert!(
+        finished.stderr.contains("is longer than a socket's path may be")
+            && finished.stderr.contains("OpenSSH 8.3 or later"),
+        "{}",
+        finished.stderr
+    );
+    assert_eq!((story.plugin_runs(), story.site.decisions().len()), (0, 0));
+}
+
 #[test]
 fn ssh_reads_the_generated_file_and_takes_it_for_our_hosts_only() {
     let story = Story::begin();
@@ -72,6 +153,12 @@ fn ssh_reads_the_generated_file_and_takes_it_for_our_hosts_only() {
 
     let agent = agent_for(&story, &["127.0.0.1"]).expect("one of ours");
 
+    assert_eq!(agent_for(&story, &["github.com"]), None);
+    if ssh_version() < HASHED {
+        // This one prints what stands in the file.
+        assert_eq!(agent, format!("{}/%r@%h", agents.display()));
+        return;
+    }
     let hash = Path::new(&agent).strip_prefix(&agents);
     let hash = hash.unwrap_or_else(|_| panic!("{agent} is not in {}", agents.display()));
     let hash = hash.to_str().unwrap();
@@ -79,7 +166,6 @@ fn ssh_reads_the_generated_file_and_takes_it_for_our_hosts_only() {
         hash.len() == 40 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()),
         "{hash}"
     );
-    assert_eq!(agent_for(&story, &["github.com"]), None);
     // Another user at the same host is another connection.
     let root = agent_for(&story, &["-l", "somebody", "127.0.0.1"]).expect("one of ours");
     assert_ne!(root, agent);

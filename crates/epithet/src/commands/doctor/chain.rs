@@ -124,10 +124,13 @@ fn certificate(
 /// Asks the broker ssh's question, and then for the agent that came of it.
 fn ask(patient: &Patient, inspection: &Inspection, intent: &Intent) -> anyhow::Result<AgentInspection> {
     let agent = Path::new(intent.get("identityagent"));
-    let hash = agent
+    let named = agent
         .file_name()
         .and_then(|name| name.to_str())
         .unwrap_or_default();
+    // An ssh before 8.3 finds its agent as USER@HOST, and prints even that as it stands in the file.
+    let by_name = named.contains('@');
+    let hash = if by_name { "" } else { named };
     let choice = BrokerChoice {
         broker: Some(inspection.socket_path.clone().into()),
         name: Some(patient.profile.clone()),
@@ -138,6 +141,7 @@ fn ask(patient: &Patient, inspection: &Inspection, intent: &Intent) -> anyhow::R
         port: intent.port().into(),
         proxy_jump: String::new(),
         hash: hash.to_owned(),
+        by_name,
         asker: Some(asker("epithet doctor")),
     };
     converse(
@@ -152,9 +156,17 @@ fn ask(patient: &Patient, inspection: &Inspection, intent: &Intent) -> anyhow::R
         ..Request::default()
     };
     let agents = converse(&choice, &look)?.inspect.unwrap_or_default().agents;
+    let is_this = |agent: &AgentInspection| match by_name {
+        true => {
+            agent.remote_host == intent.get("hostname")
+                && agent.remote_user == intent.get("user")
+                && agent.port == intent.port()
+        }
+        false => agent.hash == hash,
+    };
     agents
         .into_iter()
-        .find(|agent| agent.hash == hash && !agent.certificate.is_empty())
+        .find(|agent| is_this(agent) && !agent.certificate.is_empty())
         .context("the broker said yes and has no certificate for this connection")
 }
 

@@ -74,9 +74,11 @@ pub(super) fn judge(ssh: &Ssh, inspection: &Inspection, target: &str, intent: &I
             way_to_reach(ssh, &file, "identitiesonly"),
         );
     }
-    if !intent
-        .get("pubkeyacceptedalgorithms")
-        .contains("ed25519-cert-v01")
+    // Before 8.5 it has its older name.
+    let accepted = ["pubkeyacceptedalgorithms", "pubkeyacceptedkeytypes"];
+    if !accepted
+        .iter()
+        .any(|name| intent.get(name).contains("ed25519-cert-v01"))
     {
         return Check::broken(
             NAME,
