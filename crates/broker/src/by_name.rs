@@ -150,7 +150,10 @@ mod tests {
         let of = |length| ByName::of(dir, &fields(&host(length), 22).check().unwrap());
         assert!(of(most).is_ok());
         let said = of(most + 1).unwrap_err().to_string();
-        assert!(said.contains("8.3 or later") && said.contains("/d/root@h"), "{said}");
+        assert!(
+            said.contains("8.3 or later") && said.contains("/d/root@h"),
+            "{said}"
+        );
     }
 
     #[test]

@@ -108,9 +108,13 @@ impl Options {
         options.hash = match (hash, options.by_name) {
             (Some(hash), false) => hash,
             (None, true) => String::new(),
-            (None, false) => return Err(missing("--hash (or --by-name)")),
+            (None, false) => {
+                return Err(UsageError("--hash is required, or --by-name".to_owned()));
+            }
             (Some(_), true) => {
-                return Err(UsageError("--hash and --by-name exclude each other; give one".to_owned()));
+                return Err(UsageError(
+                    "--hash and --by-name exclude each other; give one".to_owned(),
+                ));
             }
         };
         options.broker = broker.ok_or_else(|| missing("--broker"))?.into();
@@ -158,7 +162,19 @@ mod tests {
             (&["-H", "h"], "--user"),
             (&["-H", "h", "-r", "r", "-b", "/s", "-p", "1"], "--by-name"),
             (
-                &["-H", "h", "-r", "r", "-C", "c", "--by-name", "-b", "/s", "-p", "1"],
+                &[
+                    "-H",
+                    "h",
+                    "-r",
+                    "r",
+                    "-C",
+                    "c",
+                    "--by-name",
+                    "-b",
+                    "/s",
+                    "-p",
+                    "1",
+                ],
                 "--by-name",
             ),
             (

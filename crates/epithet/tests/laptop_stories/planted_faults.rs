@@ -42,6 +42,21 @@ fn an_ssh_that_is_too_old_for_the_generated_file_or_for_forwarding() {
 }
 
 #[test]
+fn a_host_whose_agent_ssh_finds_by_user_and_host_is_looked_at_as_any_other() {
+    let story = Story::begin();
+    let old = "#!/bin/sh\necho 'OpenSSH_8.2p1, OpenSSL 1.1.1' >&2\n";
+    plugin_script(story.laptop.home.path(), "ssh", old);
+    let mut broker = with_own_programs(&story);
+    broker.args(["agent", "--background"]);
+    Finished::of(broker, DEADLINE).success();
+    let file = std::fs::read_to_string(story.run_dir("ssh-config.conf")).unwrap();
+    assert!(file.contains(" --by-name "), "{file}");
+
+    let (code, value) = diagnosis_by(story.laptop.epithet(), &story, &["127.0.0.1"]);
+    assert_eq!((code, &value["verdict"]), (Some(0), &"ok".into()), "{value:#}");
+}
+
+#[test]
 fn an_include_in_a_block_counts_when_the_block_is_for_every_host() {
     let story = well();
     let own = std::fs::read_to_string(story.laptop.home.join(".ssh/config")).unwrap();
