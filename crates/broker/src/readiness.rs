@@ -16,29 +16,3 @@ pub(crate) fn readiness(descriptor: &impl AsFd, flags: PollFlags) -> Result<Poll
     retry_on_intr(|| poll(&mut descriptors, Some(&now)))?;
     Ok(descriptors[0].revents())
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use rustix::process::{Signal, getpid, kill_process};
-    use std::sync::atomic::{AtomicBool, Ordering};
-    use tokio::signal::unix::{SignalKind, signal};
-
-    /// A crowd of first connections lost one now and then: a plugin or an `ssh -G` had ended while it was looked at.
-    #[tokio::test]
-    async fn a_signal_is_no_reason_to_take_a_descriptor_for_gone() {
-        let _caught = signal(SignalKind::user_defined2()).unwrap();
-        let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-        let done = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !done.load(Ordering::SeqCst) {
-                    kill_process(getpid(), Signal::USR2).unwrap();
-                }
-            });
-            let looks: Vec<_> = (0..100_000).map(|_| readiness(&ours, PollFlags::IN)).collect();
-            done.store(true, Ordering::SeqCst);
-            assert!(looks.iter().all(|look| *look == Ok(PollFlags::empty())));
-        });
-    }
-}

@@ -46,20 +46,26 @@ fn forty_first_connections_at_once_are_one_run_and_forty_logins() {
     let ca = FakeCa::start(|_| certificate());
     let stage = Stage::new(&ca.public_line());
     let (plugin, mut gate) = asking_plugin(&stage);
-    let _broker = stage.broker(&ca.url(), plugin.command(), []);
+    let broker = stage.broker(&ca.url(), plugin.command(), []);
     // Ten hosts, and four ssh to each of them.
     let mut waiting: Vec<Daemon> = (0..40)
         .map(|number| stage.begin(&format!("127.0.0.{}", number % 10 + 1)))
         .collect();
     for ssh in &waiting {
-        wait_until_asked(ssh.stderr());
+        let asked = ssh.stderr().wait_for_line(ASKED, DEADLINE);
+        assert!(
+            asked.is_some(),
+            "nobody was asked: {}\n{}",
+            ssh.stderr(),
+            broker.log()
+        );
     }
 
     gate.open();
 
     for ssh in &mut waiting {
         let status = ssh.wait(DEADLINE).expect("ssh ends");
-        assert!(status.success(), "{}", ssh.stderr());
+        assert!(status.success(), "{}\n{}", ssh.stderr(), broker.log());
         assert_eq!(ssh.stdout().wait_for_end(DEADLINE).unwrap(), "logged in\n");
     }
     assert_eq!(plugin.runs(), 1);
