@@ -83,6 +83,20 @@ impl Cause {
             .any(|errno| self.os_error == Some(errno.raw_os_error()))
     }
 
+    /// What to do about a TLS certificate that rustls does not accept, for the reason it names.
+    fn certificate_remedy(&self, host: &str) -> String {
+        let has = |words: &str| self.chain.contains(words);
+        if has("CaUsedAsEndEntity") {
+            "that is a TLS CA's own certificate: the server needs one that this CA issued for it".into()
+        } else if has("not valid for name") || has("NotValidForName") {
+            format!("it is for another name than {host}: correct the CA's URL, or what the server shows")
+        } else if has("expired") || has("Expired") || has("not valid yet") || has("NotValidYet") {
+            "is this machine's clock right? If it is, the server needs a new one".into()
+        } else {
+            "if it is signed by a CA of your own, name that with --tls-ca-cert; if not, something in between looks into TLS".into()
+        }
+    }
+
     fn sentence(&self, ca: &Url) -> String {
         let (words, host) = (&self.words, ca.host_str().unwrap_or_default());
         if self.chain.contains("dns error") {
@@ -91,7 +105,8 @@ impl Cause {
             format!("the proxy (HTTPS_PROXY) does not let it through: {words}")
         } else if self.chain.contains("invalid peer certificate") {
             format!(
-                "its TLS certificate is not accepted: {words}; if it is signed by a CA of your own, name that with --tls-ca-cert; if not, something in between looks into TLS"
+                "its TLS certificate is not accepted: {words}; {}",
+                self.certificate_remedy(host)
             )
         } else if self.chain.contains("alert")
             || self.chain.contains("handshake")
@@ -216,6 +231,27 @@ mod tests {
                     Some(io::Error::other("invalid peer certificate: UnknownIssuer")),
                 ),
                 "--tls-ca-cert",
+            ),
+            (
+                Wrapped(
+                    "invalid peer certificate: certificate expired: verification time 2",
+                    None,
+                ),
+                "is this machine's clock right?",
+            ),
+            (
+                Wrapped(
+                    "invalid peer certificate: certificate not valid for name \"ca.example.com\"; certificate is only valid for x",
+                    None,
+                ),
+                "it is for another name than ca.example.com",
+            ),
+            (
+                Wrapped(
+                    "invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))",
+                    None,
+                ),
+                "that is a TLS CA's own certificate",
             ),
             (
                 Wrapped(

@@ -14,6 +14,7 @@ use aws_lc_rs::signature::{
 
 use crate::encoding::{Malformed, Put, Reader};
 use crate::jws::JwsAlgorithm;
+use ed25519_dalek::VerifyingKey;
 
 /// The curves of RFC 5656 section 10.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -244,7 +245,8 @@ impl<'a> PublicKey<'a> {
         match self {
             Self::Ecdsa { curve, point } => ParsedPublicKey::new(curve.ecdsa(), point).is_ok(),
             Self::SkEcdsa { point, .. } => ParsedPublicKey::new(Curve::P256.ecdsa(), point).is_ok(),
-            _ => true,
+            Self::Ed25519 { point } | Self::SkEd25519 { point, .. } => is_ed25519_key(point),
+            Self::Rsa { .. } => true,
         }
     }
 
@@ -383,6 +385,15 @@ fn ecdsa<'a>(curve: Curve, reader: &mut Reader<'a>) -> Result<PublicKey<'a>, Mal
 
 fn verify_ed25519(point: &[u8], message: &[u8], signature: &[u8]) -> bool {
     ParsedPublicKey::new(&ED25519, point).is_ok_and(|key| key.verify_sig(message, signature).is_ok())
+}
+
+/// Whether these 32 bytes are a point of the curve in its only form (RFC 8032 section 5.1.3), and none of the few for which
+/// anybody can make signatures that verify.
+fn is_ed25519_key(point: &[u8]) -> bool {
+    <[u8; 32]>::try_from(point)
+        .ok()
+        .and_then(|point| Some((point, VerifyingKey::from_bytes(&point).ok()?)))
+        .is_some_and(|(point, key)| key.to_edwards().compress().to_bytes() == point && !key.is_weak())
 }
 
 fn verify_ecdsa(curve: Curve, point: &[u8], message: &[u8], signature: &[u8]) -> bool {

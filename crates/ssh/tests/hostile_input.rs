@@ -83,6 +83,43 @@ fn a_point_must_be_on_its_curve_and_uncompressed() {
 }
 
 #[test]
+fn an_ed25519_key_is_a_point_that_not_everybody_can_sign_for() {
+    let ed25519 = |point: [u8; 32]| line("ssh-ed25519", |blob| blob.put_string(point));
+    let fido = |point: [u8; 32]| {
+        line("sk-ssh-ed25519@openssh.com", |blob| {
+            blob.put_string(point);
+            blob.put_string("ssh:");
+        })
+    };
+    let bytes = |first: u8, last: u8| {
+        let mut point = [0; 32];
+        (point[0], point[31]) = (first, last);
+        point
+    };
+    let mut unreduced = [0xff; 32];
+    (unreduced[0], unreduced[31]) = (0xf1, 0x7f);
+    for (what, point) in [
+        ("y = 2 has no x", bytes(2, 0)),
+        ("the neutral element", bytes(1, 0)),
+        ("y = 0, of order 4", bytes(0, 0)),
+        ("y = p + 4, which is 4 written longer", unreduced),
+        ("the neutral element with a sign", bytes(1, 0x80)),
+    ] {
+        for line in [ed25519(point), fido(point)] {
+            assert_eq!(
+                SubjectPublicKey::parse(&line),
+                Err(SubjectKeyError::NotOnCurve),
+                "{what}"
+            );
+        }
+    }
+    // y = 4 / 5, the base point.
+    let mut base = [0x66; 32];
+    base[0] = 0x58;
+    assert!(SubjectPublicKey::parse(&ed25519(base)).is_ok());
+}
+
+#[test]
 fn a_key_has_one_form_only() {
     let padded_number = line("ssh-rsa", |blob| {
         blob.put_string([0, 1, 0, 1]);

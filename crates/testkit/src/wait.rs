@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 /// How long a fixture waits for something that ought to happen: long enough for a busy machine with two cores, short
 /// enough that a hanging test is noticed.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Between two looks at something that gives no sign when it changes.
 const PAUSE: Duration = Duration::from_millis(2);

@@ -8,11 +8,10 @@ use epithet_testkit::Server;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 const CONNECTIONS: usize = 32;
 const WARM_UP: Duration = Duration::from_secs(2);
@@ -23,8 +22,8 @@ const HOLE: &str = "hole.example.com";
 const DECISION: &str = r#"{"certParams":{"identity":"alice@example.com","principals":["root"],"expiration":300000000000,"extensions":{"permit-pty":""}}}"#;
 
 pub(crate) fn run(house: &House) {
-    let is_open = Arc::new(AtomicBool::new(false));
-    let policy = start_policy(Arc::clone(&is_open));
+    let (open, is_open) = watch::channel(false);
+    let policy = start_policy(is_open);
     let audit = house.home.join("audit-of-holes.log");
     let arguments = [
         "ca",
@@ -63,7 +62,7 @@ pub(crate) fn run(house: &House) {
         );
     }
     println!("    resident {}", mib(ca.daemon().resident_bytes()));
-    let recovery = runtime.block_on(recovery(address, &house.token, &is_open));
+    let recovery = runtime.block_on(recovery(address, &house.token, &open));
     println!(
         "  it answers again: the first certificate of those that waited after {}   (goal: 1 s)",
         ms(recovery)
@@ -102,18 +101,32 @@ async fn beside(address: SocketAddr, token: &str, waiting: usize) -> (Vec<Durati
     (certificates, keys)
 }
 
+/// Who is refused asks again, on a new connection.
 async fn measure(address: SocketAddr, request: &[u8]) -> Vec<Duration> {
     let begun = Instant::now();
     let (from, until) = (begun + WARM_UP, begun + WARM_UP + MEASURED);
-    let clients: Vec<_> = (0..CONNECTIONS)
-        .map(|_| tokio::spawn(client(address, request.to_vec(), from, until)))
-        .collect();
-    let mut latencies = Vec::new();
+    let asks = || {
+        let request = request.to_vec();
+        tokio::spawn(async move {
+            let (mut latencies, mut refused) = (Vec::new(), 0_u32);
+            while Instant::now() < until {
+                match client(address, request.clone(), from, until, &mut latencies).await {
+                    Ok(()) => {}
+                    Err(_) => refused += 1,
+                }
+            }
+            (latencies, refused)
+        })
+    };
+    let clients: Vec<_> = (0..CONNECTIONS).map(|_| asks()).collect();
+    let (mut latencies, mut refused) = (Vec::new(), 0);
     for client in clients {
-        match client.await.expect("a client ends") {
-            Ok(some) => latencies.extend(some),
-            Err(error) => println!("    one of {CONNECTIONS} ended early: {error}"),
-        }
+        let (some, times) = client.await.expect("a client ends");
+        latencies.extend(some);
+        refused += times;
+    }
+    if refused > 0 {
+        println!("    {refused} times one of {CONNECTIONS} was refused");
     }
     latencies.sort();
     latencies
@@ -139,12 +152,12 @@ async fn wait_again_and_again(address: SocketAddr, request: Vec<u8>) {
 }
 
 /// How long after the policy server answers everybody again the first of those who got no answer gets a certificate.
-async fn recovery(address: SocketAddr, token: &str, is_open: &AtomicBool) -> Duration {
+async fn recovery(address: SocketAddr, token: &str, open: &watch::Sender<bool>) -> Duration {
     let held: Vec<_> = (0..500)
         .map(|_| tokio::spawn(wait_again_and_again(address, request(address, token, HOLE))))
         .collect();
     tokio::time::sleep(Duration::from_secs(7)).await;
-    is_open.store(true, Ordering::SeqCst);
+    open.send_replace(true);
     let begun = Instant::now();
     let mut buffer = vec![0; 16 * 1024];
     loop {
@@ -165,7 +178,7 @@ async fn recovery(address: SocketAddr, token: &str, is_open: &AtomicBool) -> Dur
 }
 
 /// A policy server on a thread of its own.
-fn start_policy(is_open: Arc<AtomicBool>) -> SocketAddr {
+fn start_policy(is_open: watch::Receiver<bool>) -> SocketAddr {
     let (tell, address) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -179,7 +192,7 @@ fn start_policy(is_open: Arc<AtomicBool>) -> SocketAddr {
             let _ = tell.send(listener.local_addr().expect("it is bound"));
             loop {
                 if let Ok((stream, _)) = listener.accept().await {
-                    tokio::spawn(decide(stream, Arc::clone(&is_open)));
+                    tokio::spawn(decide(stream, is_open.clone()));
                 }
             }
         });
@@ -188,7 +201,7 @@ fn start_policy(is_open: Arc<AtomicBool>) -> SocketAddr {
 }
 
 /// Answers requests on one connection, but for those about the hole while it is one.
-async fn decide(mut stream: TcpStream, is_open: Arc<AtomicBool>) -> io::Result<()> {
+async fn decide(mut stream: TcpStream, mut is_open: watch::Receiver<bool>) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut buffer = Vec::new();
     loop {
@@ -201,8 +214,8 @@ async fn decide(mut stream: TcpStream, is_open: Arc<AtomicBool>) -> io::Result<(
             }
         };
         let is_hole = String::from_utf8_lossy(&buffer[..end]).contains(HOLE);
-        while is_hole && !is_open.load(Ordering::SeqCst) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        if is_hole && is_open.wait_for(|is_open| *is_open).await.is_err() {
+            return Ok(());
         }
         buffer.drain(..end);
         let answer = format!(

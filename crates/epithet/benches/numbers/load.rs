@@ -88,7 +88,14 @@ fn measure(server: &Server, token: &str, connections: usize, slow: usize) -> Vec
             tokio::spawn(never_finish(address, request.clone(), number));
         }
         let clients: Vec<_> = (0..connections)
-            .map(|_| tokio::spawn(client(address, request.clone(), from, until)))
+            .map(|_| {
+                let request = request.clone();
+                tokio::spawn(async move {
+                    let mut latencies = Vec::new();
+                    let ended = client(address, request, from, until, &mut latencies).await;
+                    ended.map(|()| latencies)
+                })
+            })
             .collect();
         let mut latencies = Vec::new();
         for client in clients {
@@ -139,20 +146,21 @@ async fn never_finish(address: SocketAddr, request: Vec<u8>, number: usize) {
     }
 }
 
-/// One connection that asks again as soon as it was answered; the latencies of the measured time.
+/// One connection that asks again as soon as it was answered; adds the latencies of the measured time.
 pub(crate) async fn client(
     address: SocketAddr,
     request: Vec<u8>,
     from: Instant,
     until: Instant,
-) -> io::Result<Vec<Duration>> {
+    latencies: &mut Vec<Duration>,
+) -> io::Result<()> {
     let mut stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
-    let (mut latencies, mut buffer) = (Vec::new(), vec![0; 16 * 1024]);
+    let mut buffer = vec![0; 16 * 1024];
     loop {
         let begun = Instant::now();
         if begun >= until {
-            return Ok(latencies);
+            return Ok(());
         }
         stream.write_all(&request).await?;
         answered(&mut stream, &mut buffer).await?;

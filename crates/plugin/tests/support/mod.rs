@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) const HOSTILE: &str = env!("CARGO_BIN_EXE_epithet-hostile-plugin");
 /// Longer than anything takes on a machine under load; only ever waited for in full by a test that fails.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// What a plugin that never ends is given in these tests.
 pub(crate) const SHORT: RunLimits = RunLimits {
     deadline: Duration::from_millis(500),
