@@ -92,6 +92,7 @@ impl Authority {
         now: u64,
     ) -> Result<UserCertificate, IssueError> {
         let checked = self.ceilings.check(decision, user, request_id, now)?;
+        checked.suits(&subject)?;
         let spec = CertificateSpec {
             subject,
             serial: serial()?,

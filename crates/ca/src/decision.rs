@@ -5,6 +5,7 @@
 //! operator sets.
 
 use crate::principal_pattern::PrincipalPattern;
+use epithet_ssh::SubjectPublicKey;
 use epithet_wire::limits::{CERTIFICATE_TTL_MAX, KEY_ID_MAX, OPTION_VALUE_MAX, PRINCIPALS_MAX};
 use epithet_wire::policy::{CertParams, Grounds, PolicyResponse};
 use epithet_wire::{KeyId, NameError, Principal, RequestId, check_network};
@@ -76,7 +77,7 @@ impl Default for Ceilings {
     }
 }
 
-/// Why a decision does not become a certificate. But for [`Self::TokenExpired`] these are the policy server's mistakes,
+/// Why a decision does not become a certificate. But for [`Self::TokenExpired`] and [`Self::NotFido`] these are the policy server's mistakes,
 /// or an attack on it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecisionError {
@@ -110,6 +111,12 @@ pub enum DecisionError {
     /// Not on the list.
     #[error("policy asked for the critical option {0:?}, which this CA does not know")]
     CriticalOption(String),
+    /// An option that sshd keeps for FIDO keys alone, and lets pass for all others: the certificate would promise what
+    /// nobody asks for (`PROTOCOL.u2f`).
+    #[error(
+        "policy wants a PIN or a fingerprint with each login (verify-required), which only a key in a FIDO token can prove; this one is {0}"
+    )]
+    NotFido(&'static str),
     /// An option with a value it cannot have.
     #[error("policy gave the option {0:?} a value that it cannot have")]
     OptionValue(String),
@@ -123,6 +130,19 @@ pub(crate) struct Checked {
     pub(crate) valid_before: u64,
     pub(crate) critical_options: BTreeMap<String, String>,
     pub(crate) extensions: BTreeMap<String, String>,
+}
+
+impl Checked {
+    /// Whether a certificate for this key would mean what was decided.
+    ///
+    /// # Errors
+    /// [`DecisionError::NotFido`].
+    pub(crate) fn suits(&self, subject: &SubjectPublicKey) -> Result<(), DecisionError> {
+        if self.critical_options.contains_key("verify-required") && !subject.is_fido() {
+            return Err(DecisionError::NotFido(subject.algorithm()));
+        }
+        Ok(())
+    }
 }
 
 impl Ceilings {

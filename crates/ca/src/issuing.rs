@@ -324,6 +324,7 @@ impl Refused {
             IssueError::Decision(DecisionError::TokenExpired) => {
                 Self::plain(StatusCode::UNAUTHORIZED, message)
             }
+            IssueError::Decision(DecisionError::NotFido(_)) => Self::plain(StatusCode::FORBIDDEN, message),
             IssueError::Decision(_) => {
                 tracing::error!(request_id = %id, %error, "refused to sign what policy asked for");
                 Self::plain(StatusCode::BAD_GATEWAY, message)

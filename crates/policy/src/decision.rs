@@ -66,7 +66,7 @@ pub struct Allowed<'a> {
 }
 
 /// A no, and why.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Denial<'a> {
     /// Neither in `users` nor in a group that has tags.
     UnknownUser,
@@ -76,6 +76,15 @@ pub enum Denial<'a> {
     NotAllowed,
     /// Closed to this person, by this rule or (when there is none) by the defaults.
     Forbidden(Option<&'a HostPattern>),
+    /// This rule opens the user, and adds a principal that is closed to this person.
+    ForbiddenPrincipal {
+        /// The rule.
+        rule: &'a HostPattern,
+        /// What it adds.
+        principal: Principal,
+        /// The rule that closes it, or (when there is none) the defaults do.
+        by: Option<&'a HostPattern>,
+    },
     /// This rule opens the user, to a login that this one is not. No other rule is asked: it would be less precise.
     Insufficient {
         /// The rule.
@@ -90,10 +99,12 @@ pub enum Denial<'a> {
 impl<'a> Denial<'a> {
     /// The rule that said no, when it was one.
     pub fn rule(&self) -> Option<&'a HostPattern> {
-        match *self {
+        match self {
             Self::UnknownUser | Self::NoRule | Self::NotAllowed => None,
-            Self::Forbidden(rule) => rule,
-            Self::Insufficient { rule, .. } | Self::NoPrincipal(rule) => Some(rule),
+            Self::Forbidden(rule) => *rule,
+            Self::ForbiddenPrincipal { rule, .. }
+            | Self::Insufficient { rule, .. }
+            | Self::NoPrincipal(rule) => Some(rule),
         }
     }
 }
@@ -106,6 +117,16 @@ impl fmt::Display for Denial<'_> {
             Self::NotAllowed => f.write_str("no rule for this host allows this user to any of their tags"),
             Self::Forbidden(Some(rule)) => write!(f, "denied by the rule for {rule}"),
             Self::Forbidden(None) => f.write_str("denied by the defaults"),
+            Self::ForbiddenPrincipal { rule, principal, by } => {
+                write!(
+                    f,
+                    "the rule for {rule} adds the principal {principal}, which is denied by "
+                )?;
+                match by {
+                    Some(by) => write!(f, "the rule for {by}"),
+                    None => f.write_str("the defaults"),
+                }
+            }
             Self::Insufficient { rule, lacking } => write!(f, "the rule for {rule} requires {lacking}"),
             Self::NoPrincipal(rule) => {
                 write!(

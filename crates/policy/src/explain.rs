@@ -57,9 +57,11 @@ impl Rules {
         let allowed_by_default = self.default_allows(user, &tags);
         let decider = match &decision {
             Decision::Allowed(allowed) => Some((allowed.rule, Part::Decides)),
-            Decision::Denied(Denial::Insufficient { rule, .. } | Denial::NoPrincipal(rule)) => {
-                Some((*rule, Part::Requires))
-            }
+            Decision::Denied(
+                Denial::Insufficient { rule, .. }
+                | Denial::NoPrincipal(rule)
+                | Denial::ForbiddenPrincipal { rule, .. },
+            ) => Some((*rule, Part::Requires)),
             Decision::Denied(_) => None,
         };
         let parts = self.all().map(|rule| {

@@ -1,7 +1,8 @@
 //! The rules in the form that decides, and the decision. Pure: values in, a value out.
 //!
 //! A person may log in as a user of a host when a rule whose pattern covers the host, or the defaults, opens that user
-//! to one of the person's tags, and no such rule closes it to one of them. The most specific rule that opens it says
+//! to one of the person's tags, and no such rule closes it to one of them; nor, beside the user, any principal that the
+//! certificate would have. The most specific rule that opens it says
 //! for how long and with which options, and what the login must have been like; a rule that grants this person nothing
 //! here says nothing.
 
@@ -138,16 +139,21 @@ impl Rules {
         };
         let (host, user) = (question.host.canonical(), question.user);
         if self.any_deny
-            && let Some(denial) = self.forbidden(&tags, &host, user)
+            && let Some(by) = self.forbidden(&tags, &host, user)
         {
-            return Decision::Denied(denial);
+            return Decision::Denied(Denial::Forbidden(by));
         }
         let by_default = self.default_allows(user, &tags);
         let mut covered = false;
         for rule in self.covering(&host) {
             covered = true;
             if by_default || rule.allows(user, &tags) {
-                return rule.decide(question, &host);
+                return match rule.decide(question, &host) {
+                    Decision::Allowed(allowed) if self.any_deny => {
+                        self.without_forbidden(allowed, &tags, &host)
+                    }
+                    decision => decision,
+                };
             }
         }
         Decision::Denied(if covered {
@@ -208,13 +214,30 @@ impl Rules {
         exact.chain(wild.filter(move |rule| rule.pattern.matches(host)))
     }
 
-    fn forbidden(&self, tags: &[u32], host: &str, user: &Principal) -> Option<Denial<'_>> {
-        if holds(&self.default_deny, user, tags) {
-            return Some(Denial::Forbidden(None));
+    /// Whether a principal is closed to these tags on a host: by the defaults (`Some(None)`) or by a rule.
+    fn forbidden(&self, tags: &[u32], host: &str, principal: &Principal) -> Option<Option<&HostPattern>> {
+        if holds(&self.default_deny, principal, tags) {
+            return Some(None);
         }
         self.covering(host)
-            .find(|rule| rule.denies(user, tags))
-            .map(|rule| Denial::Forbidden(Some(&rule.pattern)))
+            .find(|rule| rule.denies(principal, tags))
+            .map(|rule| Some(&rule.pattern))
+    }
+
+    /// A yes whose principals are all open to these tags: a host may let somebody in as any of them, not only as the user
+    /// who was asked for.
+    fn without_forbidden<'a>(&'a self, allowed: Allowed<'a>, tags: &[u32], host: &str) -> Decision<'a> {
+        // The first is the user.
+        for principal in allowed.principals.iter().skip(1) {
+            if let Some(by) = self.forbidden(tags, host, principal) {
+                return Decision::Denied(Denial::ForbiddenPrincipal {
+                    rule: allowed.rule,
+                    principal: principal.clone(),
+                    by,
+                });
+            }
+        }
+        Decision::Allowed(allowed)
     }
 
     /// A person's tags: their own and their groups'; `None` for somebody who is in neither list.
@@ -491,6 +514,51 @@ hosts:
             (&nothing, "open.prod", "open.prod: root"),
         ] {
             assert_eq!(decide(login, host), expected, "{host}");
+        }
+    }
+
+    /// A host may let somebody in as any principal of their certificate, so a denial counts for each.
+    #[test]
+    fn a_denial_wins_over_principals_that_a_rule_adds() {
+        let rules = r#"
+users: {ivy: [intern], ann: [admin]}
+defaults: {deny: {deploy: [intern]}}
+hosts:
+  "*.example.com": {allow: {root: [intern, admin]}, principals: {root: [deploy]}, deny: {"root@b.example.com": [admin]}}
+  "b.example.com": {allow: {root: [admin]}, principals: ["{user}@{host}"]}
+"#;
+        let rules = Rules::new(&Document::from_yaml("rules", rules).unwrap());
+        for (who, host, expected) in [
+            (
+                "ivy",
+                "a.example.com",
+                "the rule for *.example.com adds the principal deploy, which is denied by the defaults",
+            ),
+            ("ann", "a.example.com", "root,deploy"),
+            (
+                "ann",
+                "b.example.com",
+                "the rule for b.example.com adds the principal root@b.example.com, which is denied by the rule for *.example.com",
+            ),
+        ] {
+            let person = Person {
+                identity: who.into(),
+                ..Person::default()
+            };
+            let question = Question {
+                person: &person,
+                host: &host.parse().unwrap(),
+                user: &"root".parse().unwrap(),
+                now: 0,
+            };
+            let decided = match rules.evaluate(&question) {
+                Decision::Allowed(allowed) => {
+                    let names: Vec<_> = allowed.principals.iter().map(Principal::as_str).collect();
+                    names.join(",")
+                }
+                Decision::Denied(denial) => denial.to_string(),
+            };
+            assert_eq!(decided, expected, "{who} {host}");
         }
     }
 }

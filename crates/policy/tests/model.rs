@@ -84,10 +84,11 @@ fn model(document: &Document, person: &Person, host: &str, user: &Principal) -> 
         .iter()
         .filter_map(|group| document.groups.get(group));
     let tags: Vec<&String> = own.into_iter().chain(groups).flatten().collect();
-    let opens = |map: &BTreeMap<Principal, Vec<String>>| {
-        map.get(user)
+    let opens_to = |map: &BTreeMap<Principal, Vec<String>>, name: &str| {
+        map.get(&name.parse::<Principal>().unwrap())
             .is_some_and(|needed| needed.iter().any(|tag| tags.contains(&tag)))
     };
+    let opens = |map: &BTreeMap<Principal, Vec<String>>| opens_to(map, user.as_str());
     let mut rules: Vec<(&str, &HostRule)> = document
         .hosts
         .iter()
@@ -104,7 +105,8 @@ fn model(document: &Document, person: &Person, host: &str, user: &Principal) -> 
         return None;
     }
     let (pattern, rule) = rules
-        .into_iter()
+        .iter()
+        .copied()
         .find(|(_, rule)| opens(&rule.allow) || opens(&defaults.allow))?;
     if let Some(requirement) = rule.require.as_ref().or(defaults.require.as_ref())
         && !is_enough(requirement, &person.login)
@@ -127,6 +129,12 @@ fn model(document: &Document, person: &Person, host: &str, user: &Principal) -> 
         if !names.contains(&name) {
             names.push(name);
         }
+    }
+    let closed = |name: &String| {
+        opens_to(&defaults.deny, name) || rules.iter().any(|(_, rule)| opens_to(&rule.deny, name))
+    };
+    if names.iter().any(closed) {
+        return None;
     }
     Some((
         pattern.to_owned(),
@@ -178,8 +186,14 @@ fn requirement() -> impl Strategy<Value = Requirement> {
 }
 
 fn principals() -> impl Strategy<Value = Principals> {
-    let template = prop_oneof![Just("p"), Just("{user}"), Just("{user}@{host}"), Just("x@{host}")]
-        .prop_map(|text| epithet_policy::PrincipalTemplate::parse(text).unwrap());
+    let template = prop_oneof![
+        Just("p"),
+        Just("s"),
+        Just("{user}"),
+        Just("{user}@{host}"),
+        Just("x@{host}")
+    ]
+    .prop_map(|text| epithet_policy::PrincipalTemplate::parse(text).unwrap());
     let list = proptest::collection::vec(template, 0..3);
     prop_oneof![
         list.clone().prop_map(Principals::Everybody),
@@ -318,7 +332,11 @@ proptest! {
             let question = Question { person, host: &host, user: &user, now: NOW };
             let decider = match rules.evaluate(&question) {
                 Decision::Allowed(allowed) => Some(allowed.rule),
-                Decision::Denied(Denial::Insufficient { rule, .. } | Denial::NoPrincipal(rule)) => Some(rule),
+                Decision::Denied(
+                    Denial::Insufficient { rule, .. }
+                    | Denial::NoPrincipal(rule)
+                    | Denial::ForbiddenPrincipal { rule, .. },
+                ) => Some(rule),
                 Decision::Denied(_) => None,
             };
             prop_assert!(decider.is_none_or(|rule| !named.contains(&rule.as_str())), "{decider:?}");

@@ -118,6 +118,14 @@ impl SubjectPublicKey {
         self.key().algorithm()
     }
 
+    /// Whether it is one of a FIDO token, which says with each signature whether the person was asked for a PIN.
+    pub fn is_fido(&self) -> bool {
+        matches!(
+            self.key(),
+            PublicKey::SkEd25519 { .. } | PublicKey::SkEcdsa { .. }
+        )
+    }
+
     /// The key as SSH carries it.
     pub fn blob(&self) -> &[u8] {
         &self.blob

@@ -2,7 +2,7 @@
 
 use crate::setup::{Ca, certificate, in_process, question, with_policy_server};
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use epithet_ca::{LocalDecision, LocalPolicy, LocalReadiness, PolicyRefusal, PolicySource};
 use epithet_devidp::DevProvider;
 use epithet_ssh::{CaKey, SubjectKey};
@@ -264,6 +264,57 @@ async fn every_allowed_kind_of_key_is_certified_and_no_other() {
         assert_eq!(status, if fine { 200 } else { 400 }, "{key}: {body}");
         if !fine {
             assert!(body.starts_with("error generating crt: the public key"), "{body}");
+        }
+    }
+}
+
+/// As [`Yes`], with a PIN for each login.
+struct YesWithPin;
+
+impl LocalPolicy for YesWithPin {
+    fn decide<'a>(&'a self, token: &'a Token, connection: &'a ConnectionFields) -> LocalDecision<'a> {
+        Box::pin(async move {
+            let mut response = Yes.decide(token, connection).await?;
+            let option = ("verify-required".to_owned(), String::new());
+            response.cert_params.critical_options.extend([option]);
+            Ok(response)
+        })
+    }
+
+    fn discovery(&self) -> Discovery {
+        Discovery::default()
+    }
+
+    fn ready(&self) -> LocalReadiness<'_> {
+        Yes.ready()
+    }
+}
+
+/// An sshd passes over `verify-required` when the key is not a FIDO token's: it would let such a certificate in unasked.
+#[tokio::test]
+async fn a_pin_is_not_promised_of_a_key_that_cannot_prove_it() {
+    let ca = Ca::start(
+        Arc::new(CaKey::generate_ed25519().unwrap()),
+        PolicySource::local(YesWithPin),
+    )
+    .await;
+    let key = SubjectKey::generate().unwrap();
+    let point = &key.public_blob()[key.public_blob().len() - 32..];
+    let name = "sk-ssh-ed25519@openssh.com";
+    let string = |text: &[u8]| [&u32::try_from(text.len()).unwrap().to_be_bytes(), text].concat();
+    let blob = [string(name.as_bytes()), string(point), string(b"ssh:")].concat();
+    let fido = format!("{name} {}", STANDARD.encode(blob));
+    let headers = [("Authorization", "Bearer token")];
+    for (key, expected) in [(key.public_line(), 403), (fido, 200)] {
+        let (status, body) = ca.send("POST", "/", &headers, &question(&key, "root@h")).await;
+        assert_eq!(status, expected, "{body}");
+        if status == 403 {
+            assert!(
+                body.trim_end().ends_with("can prove; this one is ssh-ed25519"),
+                "{body}"
+            );
+        } else {
+            assert_eq!(certificate(&body).critical_options()["verify-required"], "");
         }
     }
 }
