@@ -11,7 +11,8 @@ use crate::pace::Pace;
 use crate::traces::Recorder;
 use epithet_agent::Clock;
 use epithet_wire::broker::CaInspection;
-use epithet_wire::ca::CertificateRequest;
+use epithet_wire::ca::{CertificateRequest, Discovery};
+use epithet_wire::limits::DISCOVERY_STAGGER;
 use epithet_wire::{RequestId, Token};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -221,23 +222,40 @@ impl CaPool {
         }
     }
 
-    /// What the first CA says that names its hosts, else what the first says that answers.
+    /// What the first CA says that names its hosts, else what the first says that answers. One that says nothing for a moment
+    /// is not given up, but the next one is asked as well: every ssh may be waiting for this.
     pub(crate) async fn discovery(&self) -> Result<Said, String> {
+        let (mut waiting, mut out) = (self.order().into_iter().peekable(), JoinSet::new());
         let (mut problems, mut first) = (Vec::new(), None);
-        for member in self.order() {
-            match self.http.discovery(&member.address, &self.clock).await {
-                Ok(discovery) => {
-                    let said = Said {
-                        discovery,
-                        is_partial: false,
-                    };
-                    if !said.patterns().is_empty() {
-                        return Ok(said);
+        loop {
+            match waiting.next() {
+                Some(member) => drop(out.spawn(self.look_at(member))),
+                None if out.is_empty() => break,
+                None => {}
+            }
+            while !out.is_empty() {
+                let answered = tokio::select! {
+                    answered = out.join_next() => answered,
+                    () = tokio::time::sleep(DISCOVERY_STAGGER), if waiting.peek().is_some() => break,
+                };
+                match answered {
+                    Some(Ok((_, Ok(discovery)))) => {
+                        let said = Said {
+                            discovery,
+                            is_partial: false,
+                        };
+                        if !said.patterns().is_empty() {
+                            return Ok(said);
+                        }
+                        first.get_or_insert(said);
                     }
-                    first.get_or_insert(said);
+                    Some(Ok((member, Err(problem)))) => {
+                        problems.push(format!("{}: {problem}", member.address));
+                    }
+                    Some(Err(_)) | None => {}
                 }
-                Err(problem) => {
-                    problems.push(format!("{}: {problem}", member.address));
+                if waiting.peek().is_some() {
+                    break;
                 }
             }
         }
@@ -247,6 +265,18 @@ impl CaPool {
                 ..said
             }),
             None => Err(problems.join("; ")),
+        }
+    }
+
+    /// What one CA says of itself.
+    fn look_at(
+        &self,
+        member: Arc<Member>,
+    ) -> impl Future<Output = (Arc<Member>, Result<Option<Discovery>, String>)> + Send + use<> {
+        let (http, clock) = (self.http.clone(), self.clock.clone());
+        async move {
+            let said = http.discovery(&member.address, &clock).await;
+            (member, said)
         }
     }
 
@@ -361,6 +391,13 @@ mod tests {
         let silent = || ca(format!("HTTP/1.1 200 OK\r\n\r\n{}", key()), "{}");
         let away = || ca("HTTP/1.1 503 Service Unavailable\r\n\r\n".to_owned(), "");
         let strange = || ca("HTTP/1.1 200 OK\r\n\r\nOK".to_owned(), "");
+        // Takes connections, and never answers.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let hanging = || {
+            format!("http://{}", listener.local_addr().unwrap())
+                .parse()
+                .unwrap()
+        };
         for (cas, expected) in [
             (vec![naming(), silent()], Ok((1, false))),
             (vec![silent(), naming()], Ok((1, false))),
@@ -368,6 +405,8 @@ mod tests {
             (vec![away(), silent()], Ok((0, true))),
             (vec![strange(), silent()], Ok((0, true))),
             (vec![silent(), silent()], Ok((0, false))),
+            (vec![hanging(), naming()], Ok((1, false))),
+            (vec![hanging(), away(), naming()], Ok((1, false))),
             (vec![strange()], Err(())),
             (vec![away(), strange()], Err(())),
         ] {

@@ -156,9 +156,9 @@ impl Matcher {
         if has_token && self.is_promised(asker, voice) {
             return Need::Unless(ssh);
         }
-        let began = Instant::now();
+        let phase = recorder.open("master");
         let has_master = ssh.has_master(connection).await;
-        recorder.phase("master", began, if has_master { "is there" } else { "none" });
+        phase.end(if has_master { "is there" } else { "none" });
         match has_master {
             true => Need::MasterIsThere,
             false => Need::Certificate,
@@ -173,13 +173,13 @@ impl Matcher {
         voice: &Voice,
         recorder: &Recorder,
     ) -> Result<Lease, MintError> {
-        let began = Instant::now();
+        let phase = recorder.open("login");
         let lease = self.mint.login.lease(Some(connection), asker, voice).await;
         let note = match &lease {
             Ok(lease) => lease.note(),
             Err(_) => "failed",
         };
-        recorder.phase("login", began, note);
+        phase.end(note);
         Ok(lease?)
     }
 }

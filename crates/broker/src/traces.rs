@@ -23,6 +23,8 @@ pub(crate) struct Traces {
 #[derive(Debug)]
 pub(crate) struct Recorder {
     began: Instant,
+    /// The phase that has begun and not ended.
+    open: Mutex<Option<(&'static str, Instant)>>,
     /// In a box of its own, which goes with the last recorder, while agents keep the recorder's place.
     trace: Mutex<Box<Trace>>,
 }
@@ -37,6 +39,7 @@ impl Traces {
     ) -> Arc<Recorder> {
         let recorder = Arc::new(Recorder {
             began: asked,
+            open: Mutex::default(),
             trace: Mutex::new(Box::new(Trace {
                 request_id: request_id.to_string(),
                 host: connection.remote_host.to_string(),
@@ -85,6 +88,22 @@ impl Recorder {
         }
     }
 
+    /// Begins a phase that may take long: it is seen while it lasts.
+    pub(crate) fn open(&self, name: &'static str) -> OpenPhase<'_> {
+        let began = Instant::now();
+        *self.opened() = Some((name, began));
+        OpenPhase {
+            recorder: self,
+            name,
+            began,
+            note: None,
+        }
+    }
+
+    fn opened(&self) -> MutexGuard<'_, Option<(&'static str, Instant)>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Says how the connection ended; the last word holds.
     pub(crate) fn conclude(&self, outcome: &str) {
         outcome.clone_into(&mut self.trace().outcome);
@@ -97,12 +116,48 @@ impl Recorder {
 
     fn so_far(&self) -> Trace {
         let mut trace = Trace::clone(&self.trace());
+        if let Some((name, began)) = *self.opened() {
+            trace.phases.push(Phase {
+                name: name.to_owned(),
+                start_ms: milliseconds(began.saturating_duration_since(self.began)),
+                duration_ms: milliseconds(began.elapsed()),
+                note: Some("so far".to_owned()),
+            });
+        }
         trace.phases.sort_by(|a, b| a.start_ms.total_cmp(&b.start_ms));
         trace
     }
 
     fn trace(&self) -> MutexGuard<'_, Box<Trace>> {
         self.trace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A phase that has begun. Dropped before [`end`](Self::end), it says that its ssh is gone, and so does the trace.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct OpenPhase<'a> {
+    recorder: &'a Recorder,
+    name: &'static str,
+    began: Instant,
+    note: Option<&'static str>,
+}
+
+impl OpenPhase<'_> {
+    /// Writes it down.
+    pub(crate) fn end(mut self, note: &'static str) {
+        self.note = Some(note);
+    }
+}
+
+impl Drop for OpenPhase<'_> {
+    fn drop(&mut self) {
+        *self.recorder.opened() = None;
+        let note = self.note.unwrap_or("ssh went away");
+        self.recorder.phase(self.name, self.began, note);
+        if self.note.is_none() {
+            self.recorder.conclude("ssh was ended while it waited");
+        }
     }
 }
 
@@ -190,6 +245,27 @@ mod tests {
         assert_eq!(all[0].host, "host1");
         assert_eq!(all[TRACES_MAX - 1].host, format!("host{TRACES_MAX}"));
         assert_eq!(all[0].outcome, UNDER_WAY);
+    }
+
+    #[test]
+    fn a_phase_is_seen_while_it_lasts_and_when_its_ssh_goes_away() {
+        let traces = Traces::default();
+        let recorder = begin(&traces, "web");
+        let shown = || {
+            let trace = traces.all().remove(0);
+            let phase = &trace.phases[trace.phases.len() - 1];
+            (phase.name.clone(), phase.note.clone().unwrap(), trace.outcome)
+        };
+        let expect = |note: &str, outcome: &str| {
+            assert_eq!(shown(), ("login".to_owned(), note.to_owned(), outcome.to_owned()));
+        };
+        let phase = recorder.open("login");
+        expect("so far", UNDER_WAY);
+        phase.end("new token");
+        expect("new token", UNDER_WAY);
+        drop(recorder.open("login"));
+        expect("ssh went away", "ssh was ended while it waited");
+        assert_eq!(traces.all()[0].phases.len(), 2);
     }
 
     #[test]

@@ -215,6 +215,8 @@ pub const CA_IDLE: Duration = Duration::from_secs(90);
 pub const HEDGE_RANGE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 /// The same for a CA of which too few answers are known.
 pub const HEDGE_UNKNOWN: Duration = Duration::from_secs(2);
+/// How long a CA is waited for that is asked which hosts are its own, before the next one is asked as well.
+pub const DISCOVERY_STAGGER: Duration = Duration::from_millis(500);
 /// The longest time that a failing CA is left alone, unless configured; the first time it is a second.
 pub const CA_COOLDOWN: Duration = Duration::from_secs(60);
 /// How long the CA waits for the policy server.
