@@ -26,6 +26,7 @@ mod document;
 mod expectations;
 mod explain;
 mod findings;
+mod key_source;
 mod metrics;
 mod past;
 mod person;
@@ -53,6 +54,7 @@ pub use document::{
 pub use expectations::{Expectation, Expectations, OneOrMany, Unexpected, Verdict};
 pub use explain::{Explanation, Part};
 pub use findings::Findings;
+pub use key_source::Asking;
 pub use metrics::PolicyMetrics;
 pub use past::{Change, Kind, Replay, Times, Unknown};
 pub use person::{ClaimNames, Prefix};

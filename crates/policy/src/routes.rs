@@ -65,7 +65,7 @@ async fn handle(State(server): State<Arc<Server>>, request: Request) -> Response
         Ok(body) => body,
         Err(error) => return error.response(),
     };
-    let question = match server.verify_caller(&parts, &body) {
+    let question = match server.verify_caller(&parts, &body).await {
         Ok(question) => question,
         Err(error) => {
             let id = request_id(&parts.extensions);
@@ -86,7 +86,7 @@ async fn handle(State(server): State<Arc<Server>>, request: Request) -> Response
 }
 
 impl Server {
-    fn verify_caller(&self, parts: &Parts, body: &[u8]) -> Result<String, ServiceTokenError> {
+    async fn verify_caller(&self, parts: &Parts, body: &[u8]) -> Result<String, ServiceTokenError> {
         let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
         let authority = host.or_else(|| parts.uri.authority().map(http::uri::Authority::as_str));
         let target = format!("{}{}", authority.unwrap_or_default(), parts.uri.path());
@@ -96,7 +96,9 @@ impl Server {
             body,
         };
         let authorization = parts.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
-        self.callers.verify(authorization, received, unix_now())
+        self.callers
+            .verify_or_ask(authorization, received, unix_now())
+            .await
     }
 
     fn discovery(&self) -> Response {

@@ -4,6 +4,7 @@
 //! good for one use. Wire-compatible with epithet 0.18 and 0.19, and stricter: the clocks may be a little apart in
 //! either direction, the life is limited, the issuer is checked, and no token is accepted twice.
 
+use crate::key_source::{Asking, KeySource};
 use crate::replay::{Seen, Sight};
 use arc_swap::ArcSwap;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -103,10 +104,14 @@ struct Claims {
     htu: String,
 }
 
+/// Keys with their fingerprints, which tokens name.
+type Keys = ArcSwap<Vec<(CaPublicKey, String)>>;
+
 /// Verifies service tokens of the CAs it knows, and remembers which were used.
 #[derive(Debug)]
 pub struct ServiceTokens {
-    keys: ArcSwap<Vec<(CaPublicKey, String)>>,
+    keys: Arc<Keys>,
+    source: Option<KeySource>,
     targets: Vec<String>,
     seen: Seen,
 }
@@ -116,7 +121,8 @@ impl ServiceTokens {
     pub fn new(keys: impl IntoIterator<Item = CaPublicKey>) -> Self {
         let keep = SERVICE_TOKEN_LIFE + SERVICE_CLOCK_LEEWAY * 2;
         Self {
-            keys: ArcSwap::from_pointee(with_fingerprints(keys)),
+            keys: Arc::new(ArcSwap::from_pointee(with_fingerprints(keys))),
+            source: None,
             targets: Vec::new(),
             seen: Seen::new(keep.as_secs(), REMEMBERED_MAX),
         }
@@ -125,6 +131,14 @@ impl ServiceTokens {
     /// Accepts tokens signed by these keys from now on, and by no others. Which tokens were used is not forgotten.
     pub fn replace_keys(&self, keys: impl IntoIterator<Item = CaPublicKey>) {
         self.keys.store(Arc::new(with_fingerprints(keys)));
+    }
+
+    /// Asks for the keys again when a token is signed by none of them, at most once in
+    /// [`CA_KEYS_ASK_PAUSE`](epithet_wire::limits::CA_KEYS_ASK_PAUSE): the CA may have begun to sign with another.
+    #[must_use]
+    pub fn asking(self, ask: impl Fn() -> Asking + Send + Sync + 'static) -> Self {
+        let source = Some(KeySource::new(ask));
+        Self { source, ..self }
     }
 
     /// Accepts tokens for these targets too (`policy.example.com/`): the names by which a CA reaches this server
@@ -185,6 +199,36 @@ impl ServiceTokens {
             Sight::Again => Err(ServiceTokenError::Replayed),
             Sight::TooMany => Err(ServiceTokenError::TooMany),
         }
+    }
+
+    /// The same; where the keys can be asked for, a token that is signed by none of them is verified again with those that
+    /// there are then.
+    ///
+    /// # Errors
+    /// As [`verify`](Self::verify).
+    pub async fn verify_or_ask(
+        &self,
+        authorization: Option<&[u8]>,
+        received: Received<'_>,
+        now: u64,
+    ) -> Result<String, ServiceTokenError> {
+        let before = self.keys.load_full();
+        let verified = self.verify(authorization, received, now);
+        let Some(source) = self
+            .source
+            .as_ref()
+            .filter(|_| verified == Err(ServiceTokenError::Signature))
+        else {
+            return verified;
+        };
+        let keys = Arc::clone(&self.keys);
+        source
+            .ask(move |learned| keys.store(Arc::new(with_fingerprints(learned))))
+            .await;
+        if Arc::ptr_eq(&before, &self.keys.load()) {
+            return verified;
+        }
+        self.verify(authorization, received, now)
     }
 
     /// The claims of a token, signed by a key that is configured here and that the token names as its issuer.

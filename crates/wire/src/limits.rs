@@ -148,6 +148,11 @@ pub const CA_KEYS_MAX: usize = 16;
 pub const PASSPHRASES_MAX: usize = 16 * 1024;
 /// How often a policy server that was given the CA's URL asks for its keys again.
 pub const CA_KEYS_REFRESH: Duration = Duration::from_secs(300);
+/// How often, at most, a policy server asks for them because a request is signed by a key that it does not know: as long a CA
+/// whose key was exchanged may be refused, and all that strangers' requests can make of it.
+pub const CA_KEYS_ASK_PAUSE: Duration = Duration::from_secs(3);
+/// How long such a request may wait for the CA's keys; the CA waits [`POLICY_DEADLINE`] for its answer.
+pub const CA_KEYS_ASK_DEADLINE: Duration = Duration::from_secs(2);
 /// How long a line of the audit log may take; then its request is answered 503, well before the broker asks another CA.
 pub const AUDIT_DEADLINE: Duration = Duration::from_secs(2);
 /// Lines that wait to be written, about a kilobyte each: as many as there may be connections.

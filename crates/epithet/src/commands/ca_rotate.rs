@@ -1,10 +1,12 @@
 //! `epithet ca rotate`: where a running CA stands in the exchange of its key, and which step is next.
 
+use super::host::trusted::{Trusted, TrustedKey};
 use super::server::{fetch, parse_lines, public_half, roots};
 use crate::cli::{Global, RotateOptions};
 use crate::config;
 use anyhow::{Context, bail};
 use epithet_ssh::CaPublicKey;
+use epithet_wire::Endpoint;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -21,7 +23,7 @@ pub(crate) fn run(global: &Global, options: &RotateOptions) -> anyhow::Result<Ex
         tracing_subscriber::filter::LevelFilter::WARN,
     )?;
     let roots = roots(global, &config)?;
-    let hosts: Vec<(String, Vec<CaPublicKey>)> = options
+    let hosts: Vec<(String, Trusted)> = options
         .trusted
         .iter()
         .map(|file| trusted(file))
@@ -41,6 +43,7 @@ pub(crate) fn run(global: &Global, options: &RotateOptions) -> anyhow::Result<Ex
         bail!("{} published no key; is it a CA?", options.ca);
     }
     let standing = Standing {
+        ca: Endpoint::parse(&options.ca)?.to_string(),
         published,
         next,
         hosts,
@@ -54,35 +57,32 @@ pub(crate) fn run(global: &Global, options: &RotateOptions) -> anyhow::Result<Ex
 }
 
 /// What a host trusts, and what it is called.
-fn trusted(file: &Path) -> anyhow::Result<(String, Vec<CaPublicKey>)> {
-    let mut text = String::new();
+fn trusted(file: &Path) -> anyhow::Result<(String, Trusted)> {
+    let mut bytes = Vec::new();
     let name = if file == Path::new("-") {
         std::io::stdin()
             .take(TRUSTED_MAX)
-            .read_to_string(&mut text)
+            .read_to_end(&mut bytes)
             .context("--trusted -")?;
         "standard input".to_owned()
     } else {
         let named = || format!("--trusted {}", file.display());
         std::fs::File::open(file)
-            .and_then(|file| file.take(TRUSTED_MAX).read_to_string(&mut text))
+            .and_then(|file| file.take(TRUSTED_MAX).read_to_end(&mut bytes))
             .with_context(named)?;
         file.display().to_string()
     };
-    // A host may trust CAs of other kinds beside this one; they are no concern of ours.
-    let keys = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    Ok((
-        name,
-        keys.filter_map(|line| CaPublicKey::parse(line).ok()).collect(),
-    ))
+    Ok((name, Trusted::read(&String::from_utf8_lossy(&bytes))))
 }
 
 /// What the CA publishes, what is to come, and what hosts trust.
 struct Standing {
+    /// The CA's address, as hosts know it.
+    ca: String,
     /// The one that signs first.
     published: Vec<CaPublicKey>,
     next: Option<CaPublicKey>,
-    hosts: Vec<(String, Vec<CaPublicKey>)>,
+    hosts: Vec<(String, Trusted)>,
 }
 
 /// What is to be done next.
@@ -92,6 +92,7 @@ enum Step {
     Trust(Vec<String>),
     Sign,
     Forget,
+    TakeOut(Vec<String>),
     Done,
 }
 
@@ -100,7 +101,7 @@ impl Standing {
         let Some(next) = &self.next else {
             // Nothing to come: several keys mean that one is being forgotten, or that it is to come.
             return if self.published.len() == 1 && self.lacking().is_empty() {
-                Step::Done
+                self.after_all()
             } else if !self.lacking().is_empty() {
                 Step::Trust(self.lacking())
             } else {
@@ -114,20 +115,49 @@ impl Standing {
             return Step::Trust(self.lacking());
         }
         match &self.published[..] {
-            [only] if only == next => Step::Done,
+            [only] if only == next => self.after_all(),
             [first, ..] if first == next => Step::Forget,
             _ => Step::Sign,
         }
     }
 
+    /// What is left when the CA has only the key that it should have.
+    fn after_all(&self) -> Step {
+        let hosts = self.named(|trusted| self.strangers(trusted).any(|key| !self.is_another_cas(key)));
+        if hosts.is_empty() {
+            Step::Done
+        } else {
+            Step::TakeOut(hosts)
+        }
+    }
+
     /// The hosts that do not trust every published key.
     fn lacking(&self) -> Vec<String> {
-        let lacks = |trusted: &[CaPublicKey]| self.published.iter().any(|key| !trusted.contains(key));
-        self.hosts
+        self.named(|trusted| self.published.iter().any(|key| !trusted.has(key)))
+    }
+
+    fn named(&self, is_meant: impl Fn(&Trusted) -> bool) -> Vec<String> {
+        let meant = self.hosts.iter().filter(|(_, trusted)| is_meant(trusted));
+        meant.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// What a host trusts that this CA does not publish. It may be another CA's; but one that this CA has forgotten opens the
+    /// host for whoever finds it.
+    fn strangers<'a>(&self, trusted: &'a Trusted) -> impl Iterator<Item = &'a TrustedKey> {
+        let known = self
+            .published
             .iter()
-            .filter(|(_, trusted)| lacks(trusted))
-            .map(|(name, _)| name.clone())
-            .collect()
+            .chain(&self.next)
+            .map(CaPublicKey::fingerprint);
+        let known: Vec<_> = known.collect();
+        let keys = trusted.keys.iter();
+        keys.filter(move |key| !known.contains(&key.fingerprint))
+    }
+
+    /// Whether `epithet host setup` wrote that it came from another CA's URL.
+    fn is_another_cas(&self, key: &TrustedKey) -> bool {
+        key.source()
+            .is_some_and(|source| source.contains("://") && source != self.ca)
     }
 
     fn described(&self) -> String {
@@ -148,26 +178,11 @@ impl Standing {
             );
         }
         for (host, trusted) in &self.hosts {
-            let missing: Vec<_> = self
-                .published
-                .iter()
-                .filter(|key| !trusted.contains(key))
-                .collect();
-            let verdict = match missing.len() {
-                0 => "trusts all of them".to_owned(),
-                _ => missing
-                    .iter()
-                    .map(|key| format!("does not trust {}", key.fingerprint()))
-                    .collect::<Vec<_>>()
-                    .join(", "),
-            };
-            text += &format!("{host}: {verdict}\n");
-            // Another CA's, perhaps; but one that this CA has forgotten opens the host for whoever finds it.
-            let known = |key: &&CaPublicKey| self.published.contains(key) || self.next.as_ref() == Some(key);
-            for key in trusted.iter().filter(|key| !known(key)) {
+            text += &format!("{host}: {}\n", self.verdict(trusted));
+            for key in self.strangers(trusted) {
                 text += &format!(
                     "{host}: trusts {} as well, which this CA does not publish; if it was this CA's, take it out\n",
-                    key.fingerprint()
+                    key.shown()
                 );
             }
         }
@@ -181,9 +196,30 @@ impl Standing {
             Step::Sign => "Next, step 4: let the new key sign and restart the CA: --key NEW --key OLD (a policy server that has a file as --ca-pubkey needs both keys in it first)\n".to_owned(),
             Step::Forget if self.next.is_some() => "Next, step 5 and 6: wait until certificates by the old key have ended (--max-ttl), name only --key NEW, restart the CA, and have hosts fetch the keys again\n".to_owned(),
             Step::Forget => "A rotation is under way. Name the key to come with --next to see which step is next\n".to_owned(),
+            Step::TakeOut(hosts) => format!(
+                "Next, still step 6: take out what this CA does not publish any more (there: epithet host setup --ca-url CA-URL --apply, and by hand what it only notes): {}. What is another CA's stays, and then nothing is left to do\n",
+                hosts.join(", ")
+            ),
             Step::Done => "Nothing is left to do.\n".to_owned(),
         };
         text
+    }
+
+    /// Whether a host is ready, in a few words.
+    fn verdict(&self, trusted: &Trusted) -> String {
+        let missing = self.published.iter().filter(|key| !trusted.has(key));
+        let missing: Vec<_> = missing
+            .map(|key| format!("does not trust {}", key.fingerprint()))
+            .collect();
+        let mut verdict = match &missing[..] {
+            [] => "trusts all of them".to_owned(),
+            some => some.join(", "),
+        };
+        if let Some(line) = trusted.stops_at {
+            verdict +=
+                &format!("; sshd reads no further than line {line}, which is no key: take that line out");
+        }
+        verdict
     }
 }
 
@@ -192,30 +228,52 @@ mod tests {
     use super::*;
     use epithet_ssh::CaKey;
 
+    const CA: &str = "https://ca.example.com/";
+
+    fn host(keys: &[&CaPublicKey]) -> Vec<(String, Trusted)> {
+        let lines: Vec<_> = keys.iter().map(|key| key.line() + "\n").collect();
+        vec![("web".to_owned(), Trusted::read(&lines.concat()))]
+    }
+
     #[test]
-    fn a_key_that_a_host_still_trusts_and_nobody_publishes_is_pointed_out() {
+    fn a_key_that_a_host_still_trusts_and_nobody_publishes_is_left_to_do() {
         let [old, new] = [(), ()].map(|()| CaKey::generate_ed25519().unwrap().public().clone());
-        let standing = Standing {
-            published: vec![new.clone()],
-            next: None,
-            hosts: vec![("web".to_owned(), vec![old.clone(), new])],
+        let marked = |source: &str| {
+            let text = format!("{} epithet {source}\n{}\n", old.line(), new.line());
+            vec![("web".to_owned(), Trusted::read(&text))]
         };
-        let told = standing.described();
-        assert!(
-            told.contains(&format!("web: trusts {} as well", old.fingerprint())),
-            "{told}"
-        );
-        assert_eq!(standing.step(), Step::Done);
+        let left = Step::TakeOut(vec!["web".to_owned()]);
+        for (hosts, step) in [
+            (host(&[&old, &new]), &left),
+            (marked(CA), &left),
+            (marked("/root/ca.pub"), &left),
+            (marked("https://ca.example.org/"), &Step::Done),
+        ] {
+            let standing = Standing {
+                ca: CA.to_owned(),
+                published: vec![new.clone()],
+                next: None,
+                hosts,
+            };
+            let told = standing.described();
+            assert!(
+                told.contains(&format!("web: trusts {}", old.fingerprint())),
+                "{told}"
+            );
+            assert_eq!(standing.step(), *step, "{told}");
+            assert_eq!(
+                told.contains("Nothing is left to do."),
+                *step == Step::Done,
+                "{told}"
+            );
+        }
     }
 
     #[test]
     fn each_state_has_its_step() {
         let [old, new] = [(), ()].map(|()| CaKey::generate_ed25519().unwrap().public().clone());
-        let host = |keys: &[&CaPublicKey]| {
-            let keys = keys.iter().map(|key| (*key).clone()).collect();
-            vec![("web".to_owned(), keys)]
-        };
         let web = || Step::Trust(vec!["web".to_owned()]);
+        let left = Step::TakeOut(vec!["web".to_owned()]);
         for (published, next, hosts, step) in [
             (vec![&old], None, vec![], Step::Done),
             (vec![&old], None, host(&[]), web()),
@@ -226,10 +284,12 @@ mod tests {
             (vec![&old, &new], Some(&new), vec![], Step::Sign),
             (vec![&old, &new], None, vec![], Step::Forget),
             (vec![&new, &old], Some(&new), host(&[&old, &new]), Step::Forget),
-            (vec![&new], Some(&new), host(&[&old, &new]), Step::Done),
+            (vec![&new], Some(&new), host(&[&old, &new]), left),
+            (vec![&new], Some(&new), host(&[&new]), Step::Done),
             (vec![&new], Some(&new), host(&[&old]), web()),
         ] {
             let standing = Standing {
+                ca: CA.to_owned(),
                 published: published.into_iter().cloned().collect(),
                 next: next.cloned(),
                 hosts,

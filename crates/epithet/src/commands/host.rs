@@ -13,7 +13,7 @@ mod settings;
 mod setup;
 mod sshd;
 mod sshd_config;
-mod trusted;
+pub(super) mod trusted;
 
 use crate::cli::{Global, HostCommand};
 use std::process::ExitCode;

@@ -15,12 +15,13 @@ pub(crate) use ca_keys::{KeyName, fetch, parse_lines, public_half};
 use epithet_ca::{PolicyClient, PolicySource};
 use epithet_policy::{Document, Lifetime, Policy, ServiceTokens};
 use epithet_serve::{Settings, Tls};
+use epithet_ssh::CaPublicKey;
 use epithet_wire::limits::{CA_DEADLINE, POLICY_DEADLINE, POLICY_DEADLINE_RANGE};
 use in_process::InProcess;
 use issuing::{Issuing, serve};
 use numbers::Numbers;
 use passphrase::Passphrases;
-use reload::{Callers, Reload, Rules};
+use reload::{Callers, CallersKeys, Reload, Rules};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -112,11 +113,15 @@ pub(crate) fn policy(global: &Global, options: ServePolicyOptions) -> anyhow::Re
     let rules = Rules::new(Arc::clone(&policy), global, options.rules, config.files);
     crate::runtime::run(threads(), |ending| async move {
         let keys = ca_keys::public(&ca_pubkey, roots.as_deref()).await?;
-        let callers = Arc::new(ServiceTokens::new(keys));
         let numbers = Numbers::new(tls.as_ref(), Some(&policy));
+        let callers_keys = CallersKeys::new(ca_pubkey, roots, numbers.reloads.clone());
+        let callers = Arc::new(service_tokens(keys, &callers_keys));
         let reload = Reload {
             rules: Some(rules),
-            callers: Some(Callers::new(ca_pubkey, roots, Arc::clone(&callers))),
+            callers: Some(Callers {
+                keys: callers_keys,
+                tokens: Arc::clone(&callers),
+            }),
             audit: None,
             tls: tls.clone(),
             reloads: numbers.reloads.clone(),
@@ -136,6 +141,19 @@ pub(crate) fn policy(global: &Global, options: ServePolicyOptions) -> anyhow::Re
             ..Settings::default()
         };
         serve(router, &listen, settings, ending).await
+    })
+}
+
+/// Accepts requests of the CAs with these keys; a CA that can be asked is asked for them when it signs with another.
+fn service_tokens(keys: Vec<CaPublicKey>, there: &CallersKeys) -> ServiceTokens {
+    let tokens = ServiceTokens::new(keys);
+    if !there.are_asked_for() {
+        return tokens;
+    }
+    let there = there.clone();
+    tokens.asking(move || {
+        let there = there.clone();
+        Box::pin(async move { there.now().await })
     })
 }
 

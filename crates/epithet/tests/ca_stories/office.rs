@@ -48,7 +48,17 @@ impl Office {
 
     /// A CA whose policy is at `policy`.
     pub(crate) fn ca<A: AsRef<str>>(&self, policy: &str, arguments: impl IntoIterator<Item = A>) -> Running {
-        let first = ["ca", "-v", "--listen=127.0.0.1:0", "--policy", policy];
+        self.ca_at("127.0.0.1:0", policy, arguments)
+    }
+
+    /// Such a CA at an address of its own.
+    pub(crate) fn ca_at<A: AsRef<str>>(
+        &self,
+        listen: &str,
+        policy: &str,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Running {
+        let first = ["ca", "-v", "--listen", listen, "--policy", policy];
         self.start(first.map(str::to_owned), arguments)
     }
 

@@ -2,6 +2,7 @@
 
 use crate::office::Office;
 use epithet_testkit::{DEADLINE, KeyPair, wait_until};
+use epithet_wire::limits::CA_KEYS_ASK_PAUSE;
 use rustix::process::Signal;
 
 fn path(key: &KeyPair) -> String {
@@ -88,6 +89,50 @@ fn a_policy_server_takes_all_keys_from_the_cas_url() {
     assert_eq!(ca.ask("alice", &office.question()).status(), 200);
 }
 
+/// As `ca rotate` leads through it: the CA is restarted with a key to come, and then that one signs.
+#[test]
+fn a_policy_server_asks_the_ca_for_its_keys_when_it_begins_to_sign_with_another() {
+    let office = Office::new();
+    let [old, new, unknown] = ["old", "new", "unknown"].map(|name| office.key(name));
+    // Addresses that outlive the processes there.
+    let [ca_url, policy_url] =
+        ["ca", "policy"].map(|name| format!("unix://{}", office.home.join(name).display()));
+    let ca = |keys: &[&str]| {
+        let keys = keys.iter().flat_map(|key| ["--key", key]);
+        office.ca_at(&ca_url, &policy_url, keys)
+    };
+    let running = ca(&[&path(&old)]);
+    let mut policy = office.policy(["--listen", &policy_url, "--ca-pubkey", &ca_url]);
+    assert_eq!(running.ask("alice", &office.question()).status(), 200);
+    drop(running);
+    let running = ca(&[&path(&old), &public(&new)]);
+    assert_eq!(running.ask("alice", &office.question()).status(), 200);
+    drop(running);
+    let running = ca(&[&path(&new), &public(&old)]);
+    let told = office.described(&running.ask("alice", &office.question()));
+    assert!(told.contains(&new.fingerprint()), "{told}");
+
+    // Strangers are refused, and however many they are, the CA is asked now and then.
+    let asked = |policy: &mut crate::office::Running| {
+        let log = policy.server.daemon().stderr().text();
+        log.matches("requests of the CA with this key are answered")
+            .count()
+            / 2
+    };
+    let (before, began) = (asked(&mut policy), std::time::Instant::now());
+    let stranger = office.ca(&policy_url, ["--key", &path(&unknown)]);
+    for _ in 0..20 {
+        assert_eq!(stranger.ask("alice", &office.question()).status(), 502);
+    }
+    let most = began.elapsed().as_secs() / CA_KEYS_ASK_PAUSE.as_secs() + 1;
+    let more = asked(&mut policy) - before;
+    assert!(
+        u64::try_from(more).expect("a few") <= most,
+        "{more} questions, expected {most} at most"
+    );
+    assert_eq!(running.ask("alice", &office.question()).status(), 200);
+}
+
 #[test]
 fn rotate_says_which_step_is_next() {
     let office = Office::new();
@@ -132,10 +177,42 @@ fn rotate_says_which_step_is_next() {
         "{told}"
     );
 
+    let (status, told) = rotate(&[&new], &host);
+    assert!(
+        told.contains(&format!("trusts {}", old.fingerprint())) && !told.contains("Nothing is left"),
+        "{told}"
+    );
+    assert_eq!(status, Some(1), "{told}");
+    std::fs::write(&trusted, new.public_line() + "\n").expect("a file");
+    assert_eq!(rotate(&[&new], &host).0, Some(0));
+
     let nobody = office.epithet(&["ca", "rotate", "http://127.0.0.1:1"]);
     assert_eq!(nobody.code(), Some(1), "{nobody:?}");
     let insecure = office.epithet(&["ca", "rotate", "http://ca.example.com"]);
     assert!(insecure.stderr.contains("in the clear"), "{insecure:?}");
+}
+
+#[test]
+fn rotate_reads_what_a_host_trusts_no_further_than_sshd_does() {
+    let office = Office::new();
+    let [one, two] = ["one", "two"].map(|name| office.key(name));
+    let ca = office.server(["--ca-key", &path(&one), "--ca-key", &path(&two)]);
+    let lines = format!(
+        "{}\noops this line is no key\n{}\n",
+        one.public_line(),
+        two.public_line()
+    );
+    let trusted = office.home.write("broken", lines).display().to_string();
+    let told = office.epithet(&["ca", "rotate", ca.url(), "--trusted", &trusted]);
+    assert_eq!(told.code(), Some(1), "{told:?}");
+    let verdict = format!(
+        "does not trust {}; sshd reads no further than line 2",
+        two.fingerprint()
+    );
+    assert!(
+        told.stdout.contains(&verdict) && !told.stdout.contains("trusts all of them"),
+        "{told:?}"
+    );
 }
 
 /// Answers one request with so many bytes of comment before `line`, or without end; says how many it got rid of.

@@ -147,6 +147,100 @@ fn a_change_of_keys_reaches_the_host_by_running_setup_again() {
     assert_eq!((stage.logs_in(&sshd), next.logs_in(&sshd)), (false, true));
 }
 
+/// What `epithet host setup --apply` says on a host like this one, in a folder of its own.
+fn applied(stage: &Stage, etc: &EtcSsh, from: &Path, ca: [&str; 2]) -> Finished {
+    let folder = etc.path().display().to_string();
+    let mut command = stage.epithet(&["host", "setup", "--apply", "--sshd-config-dir", &folder]);
+    command.args(ca).current_dir(from);
+    Finished::of(command, DEADLINE).success()
+}
+
+#[test]
+fn a_key_that_the_ca_does_not_publish_is_noted_or_goes_wherever_it_came_from() {
+    let old = Stage::new();
+    let next = Stage::new();
+    let bare = |key: &KeyPair| key.public_line() + "\n";
+    let ca = |key: &KeyPair| answering("200 OK", bare(key), 0);
+    let by_url = |etc: &EtcSsh, url: &str, key: &KeyPair| {
+        let folder = etc.path().display().to_string();
+        let mut command = old.epithet(&["host", "setup", "--apply", "--sshd-config-dir", &folder]);
+        command.args(["--ca-url", url, "--fingerprint", &key.fingerprint()]);
+        Finished::of(command, DEADLINE).success().stderr
+    };
+    let including = "Include {folder}/sshd_config.d/*.conf\n";
+
+    // By hand: it stays, and is spoken of each time.
+    let etc = EtcSsh::new(including);
+    std::fs::write(etc.path().join("epithet-ca.pub"), bare(&old.ca)).expect("a file");
+    let url = ca(&next.ca);
+    for _ in 0..2 {
+        let said = by_url(&etc, &url, &next.ca);
+        let note = format!("also trusts {}", old.ca.fingerprint());
+        assert!(said.contains(&note) && said.contains("take it out"), "{said}");
+        assert!(!said.contains("everything is as it should be"), "{said}");
+    }
+
+    // By a file first, and then by a URL that publishes it: it goes when the URL publishes it no more.
+    let etc = EtcSsh::new(including);
+    let public = old.ca.public_path().display().to_string();
+    applied(&old, &etc, old.home.path(), ["--ca-pubkey", &public]);
+    let file = old.home.join("published");
+    std::fs::write(&file, bare(&old.ca)).expect("a file");
+    let (url, _serving) = changing(file.clone());
+    by_url(&etc, &url, &old.ca);
+    std::fs::write(&file, bare(&next.ca)).expect("a file");
+    let said = by_url(&etc, &url, &next.ca);
+    assert!(
+        said.contains(&format!("{} comes out of", old.ca.fingerprint())),
+        "{said}"
+    );
+    let sshd = etc.start();
+    assert_eq!((old.logs_in(&sshd), next.logs_in(&sshd)), (false, true));
+}
+
+/// Answers every request with what a file holds then.
+fn changing(file: std::path::PathBuf) -> (String, std::thread::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port is free");
+    let url = format!("http://{}/", listener.local_addr().expect("an address"));
+    let serving = std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request);
+            let body = std::fs::read_to_string(&file).unwrap_or_default();
+            let _ = write!(
+                stream,
+                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                body.len()
+            );
+        }
+    });
+    (url, serving)
+}
+
+#[test]
+fn files_of_one_name_in_two_folders_are_two_cas_and_standard_input_is_anybody_s() {
+    let (one, two) = (Stage::new(), Stage::new());
+    let etc = EtcSsh::new("Include {folder}/sshd_config.d/*.conf\n");
+    for stage in [&one, &two] {
+        applied(&one, &etc, stage.home.path(), ["--ca-pubkey", "ca.pub"]);
+    }
+    let sshd = etc.start();
+    assert_eq!((one.logs_in(&sshd), two.logs_in(&sshd)), (true, true));
+
+    let etc = EtcSsh::new("Include {folder}/sshd_config.d/*.conf\n");
+    for stage in [&one, &two] {
+        let folder = etc.path().display().to_string();
+        let mut command = one.epithet(&["host", "setup", "--apply", "--sshd-config-dir", &folder]);
+        let public = std::fs::File::open(stage.ca.public_path()).expect("a public key");
+        command.args(["--ca-pubkey", "-"]).stdin(public);
+        let finished = command.output().expect("epithet runs");
+        assert!(finished.status.success(), "{finished:?}");
+    }
+    let sshd = etc.start();
+    assert_eq!((one.logs_in(&sshd), two.logs_in(&sshd)), (true, true));
+}
+
 #[test]
 fn a_clock_that_is_off_is_the_reason_and_a_small_difference_is_not() {
     let stage = Stage::new();

@@ -73,7 +73,7 @@ fn examine(sshd: &Sshd, question: Question<'_>, report: &mut Report) -> anyhow::
     let notes = &mut report.notes;
     let examined = || -> Verdict {
         rules::authentication(&settings, notes)?;
-        report.trusted = rules::trusted(&settings, question.ca, notes)?.fingerprints;
+        report.trusted = rules::trusted(&settings, question.ca, notes)?.fingerprints();
         rules::revoked(&settings, keys)?;
         rules::algorithms(&settings, keys)?;
         if let Some(ahead) = question.ca.and_then(|ca| ca.ahead) {

@@ -6,7 +6,7 @@
 use super::published::Published;
 use super::settings::Settings;
 use super::sshd_config::{drop_in, in_match_blocks, is_ours, our_file, with_block, without_block};
-use super::trusted::{with_keys, without_keys};
+use super::trusted::{notes, with_keys, without_keys};
 use anyhow::{Context, bail};
 use epithet_wire::Principal;
 use std::io::ErrorKind;
@@ -149,7 +149,8 @@ pub(super) fn setup(wanted: &Wanted<'_>, now: &Settings) -> anyhow::Result<Plan>
 
 fn write_keys(plan: &mut Plan, file: &Path, published: &Published) -> anyhow::Result<()> {
     let text = read_optional(file)?.unwrap_or_default();
-    let wanted = with_keys(&text, &published.source, &published.keys);
+    let wanted = with_keys(&text, published);
+    plan.notes.extend(notes(file, &text, &wanted, published));
     if wanted != text {
         if let Some(folder) = file.parent().filter(|folder| !folder.exists()) {
             plan.changes.push(Change::Folder(folder.to_owned()));
@@ -327,6 +328,7 @@ mod tests {
     fn published() -> Published {
         Published {
             source: "https://ca/".into(),
+            names_one_ca: true,
             keys: vec![CaPublicKey::parse(KEY).unwrap()],
             ahead: None,
         }

@@ -15,8 +15,10 @@ use std::path::Path;
 /// A CA's keys: never none.
 #[derive(Debug)]
 pub(super) struct Published {
-    /// The CA's URL or the file's name.
+    /// The CA's URL, or the file's absolute name.
     pub(super) source: String,
+    /// Whether the source is the same CA's each time. Standard input may be anybody's.
+    pub(super) names_one_ca: bool,
     /// The keys, in the order in which they are published.
     pub(super) keys: Vec<CaPublicKey>,
     /// How far this host's clock is ahead of the CA's, in seconds; negative when it is behind. Unknown for a file.
@@ -38,7 +40,8 @@ pub(super) fn published(global: &Global, options: &CaKeyOptions) -> anyhow::Resu
 }
 
 fn from_file(file: &Path) -> anyhow::Result<Published> {
-    let (source, text) = if file == Path::new("-") {
+    let named = || format!("--ca-pubkey {}", file.display());
+    let (source, names_one_ca, text) = if file == Path::new("-") {
         let mut text = String::new();
         let limit = u64::try_from(HTTP_BODY_MAX).unwrap_or(u64::MAX);
         std::io::stdin()
@@ -46,15 +49,18 @@ fn from_file(file: &Path) -> anyhow::Result<Published> {
             .take(limit)
             .read_to_string(&mut text)
             .context("--ca-pubkey: cannot read standard input")?;
-        ("standard input".to_owned(), text)
+        ("standard input".to_owned(), false, text)
     } else {
-        let source = file.display().to_string();
-        let text = std::fs::read_to_string(file).with_context(|| format!("--ca-pubkey {source}"))?;
-        (source, text)
+        // A name that is relative, or a link, may be another CA's file elsewhere; a pipe's name is anybody's.
+        let path = file.canonicalize().ok().filter(|path| path.is_file());
+        let text = std::fs::read_to_string(file).with_context(named)?;
+        let source = path.as_deref().unwrap_or(file).display().to_string();
+        (source, path.is_some(), text)
     };
-    let keys = keys(&text).with_context(|| format!("--ca-pubkey {source}"))?;
+    let keys = keys(&text).with_context(named)?;
     Ok(Published {
         source,
+        names_one_ca,
         keys,
         ahead: None,
     })
@@ -85,7 +91,12 @@ fn from_ca(global: &Global, url: &str) -> anyhow::Result<Published> {
         crate::runtime::briefly(fetch(client, url))?.with_context(|| format!("--ca-url {source}"))?;
     let keys =
         keys(&text).with_context(|| format!("--ca-url {source}: the CA did not answer with its keys"))?;
-    Ok(Published { source, keys, ahead })
+    Ok(Published {
+        source,
+        names_one_ca: true,
+        keys,
+        ahead,
+    })
 }
 
 async fn fetch(client: reqwest::Client, url: url::Url) -> anyhow::Result<(String, Option<i64>)> {
@@ -177,6 +188,7 @@ mod tests {
     fn a_key_that_nobody_named_is_refused_when_any_was_named() {
         let published = Published {
             source: "https://ca".into(),
+            names_one_ca: true,
             keys: keys(KEY).unwrap(),
             ahead: None,
         };

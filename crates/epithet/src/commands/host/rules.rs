@@ -124,7 +124,7 @@ pub(super) fn trusted(
         )
     };
     match ca {
-        None if trusted.fingerprints.is_empty() => Err(trusted.stops_at.map_or_else(
+        None if trusted.keys.is_empty() => Err(trusted.stops_at.map_or_else(
             || Reason::new(RULE, format!("{shown} has no key in it"), setup),
             garbage,
         )),
@@ -139,7 +139,7 @@ pub(super) fn trusted(
                     format!(
                         "{shown} does not have the CA's key {}; it has {}",
                         key.fingerprint(),
-                        or_none(&trusted.fingerprints.join(", "))
+                        or_none(&trusted.fingerprints().join(", "))
                     ),
                     setup,
                 )),

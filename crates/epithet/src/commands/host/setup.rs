@@ -64,7 +64,7 @@ pub(super) fn run(global: &Global, options: &HostSetupOptions) -> anyhow::Result
         return show(&plan, &sshd, reload.as_ref());
     }
     if plan.changes.is_empty() {
-        say("nothing to do: everything is as it should be")?;
+        say(nothing_to_do(&plan))?;
     } else {
         if let Some(ca) = ca.as_ref().filter(|_| options.ca.fingerprint.is_empty()) {
             agree(ca)?;
@@ -91,6 +91,14 @@ fn say(text: &str) -> anyhow::Result<()> {
     writeln!(std::io::stderr(), "{text}").context("cannot print")
 }
 
+fn nothing_to_do(plan: &Plan) -> &'static str {
+    if plan.notes.is_empty() {
+        "nothing to do: everything is as it should be"
+    } else {
+        "nothing to do, but for what the notes say"
+    }
+}
+
 /// Whose keys these are.
 fn introduce(ca: &Published) -> anyhow::Result<()> {
     say(&format!("The CA's keys, from {}:", ca.source))?;
@@ -103,7 +111,7 @@ fn introduce(ca: &Published) -> anyhow::Result<()> {
 /// Prints the plan on stdout, as a script.
 fn show(plan: &Plan, sshd: &Sshd, reload: Option<&Reload>) -> anyhow::Result<ExitCode> {
     if plan.changes.is_empty() {
-        say("nothing to do: everything is as it should be")?;
+        say(nothing_to_do(plan))?;
         return Ok(ExitCode::SUCCESS);
     }
     say(

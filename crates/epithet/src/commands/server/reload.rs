@@ -11,6 +11,7 @@ use anyhow::Context;
 use epithet_ca::AuditLog;
 use epithet_policy::{Policy, ServiceTokens};
 use epithet_serve::Tls;
+use epithet_ssh::CaPublicKey;
 use epithet_wire::limits::{CA_KEYS_REFRESH, RULES_WATCH};
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
@@ -81,33 +82,54 @@ impl Rules {
 }
 
 /// The CAs that a policy server answers, and how their keys were found.
-pub(super) struct Callers {
+#[derive(Clone)]
+pub(super) struct CallersKeys {
     named: String,
     roots: Option<Vec<u8>>,
-    tokens: Arc<ServiceTokens>,
+    reloads: Reloads,
 }
 
-impl Callers {
-    pub(super) fn new(named: String, roots: Option<Vec<u8>>, tokens: Arc<ServiceTokens>) -> Self {
-        Self { named, roots, tokens }
+impl CallersKeys {
+    pub(super) fn new(named: String, roots: Option<Vec<u8>>, reloads: Reloads) -> Self {
+        Self {
+            named,
+            roots,
+            reloads,
+        }
     }
 
     /// Whether a CA is asked for its keys, which it may exchange.
-    fn is_asked(&self) -> bool {
+    pub(super) fn are_asked_for(&self) -> bool {
         self.named.contains("://")
     }
 
-    async fn read_again(&self, reloads: &Reloads) {
+    /// The keys as they are now; `None`, with an error in the log, when they cannot be read.
+    pub(super) async fn now(&self) -> Option<Vec<CaPublicKey>> {
         match super::ca_keys::public(&self.named, self.roots.as_deref()).await {
             Ok(keys) => {
-                reloads.note("ca_keys", true);
-                self.tokens.replace_keys(keys);
+                self.reloads.note("ca_keys", true);
+                Some(keys)
             }
             Err(error) => {
-                reloads.note("ca_keys", false);
+                self.reloads.note("ca_keys", false);
                 let error = format!("{error:#}");
                 tracing::error!(error, "the CA's keys cannot be read; the old ones stay in force");
+                None
             }
+        }
+    }
+}
+
+/// Who is answered, and where their keys are.
+pub(super) struct Callers {
+    pub(super) keys: CallersKeys,
+    pub(super) tokens: Arc<ServiceTokens>,
+}
+
+impl Callers {
+    async fn read_again(&self) {
+        if let Some(keys) = self.keys.now().await {
+            self.tokens.replace_keys(keys);
         }
     }
 }
@@ -128,8 +150,8 @@ impl Reload {
                         Some(()) => self.all().await,
                         None => break,
                     },
-                    _ = due.tick() => if let Some(callers) = self.callers.as_ref().filter(|one| one.is_asked()) {
-                        callers.read_again(&self.reloads).await;
+                    _ = due.tick() => if let Some(callers) = self.callers.as_ref().filter(|one| one.keys.are_asked_for()) {
+                        callers.read_again().await;
                     },
                     _ = looks.tick(), if self.rules.is_some() => {
                         self.rules.iter_mut().for_each(|rules| rules.read_if_changed(&self.reloads));
@@ -142,7 +164,7 @@ impl Reload {
 
     async fn all(&mut self) {
         if let Some(callers) = &self.callers {
-            callers.read_again(&self.reloads).await;
+            callers.read_again().await;
         }
         if let Some(audit) = &self.audit {
             match audit.reopen().await {
