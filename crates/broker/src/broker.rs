@@ -452,6 +452,7 @@ impl Parts {
                     Some(tag) => format!("tag {tag}"),
                     None => gate.source().name().to_owned(),
                 },
+                problem: now.outfit.gate.problem(),
             },
             login: self.household.login.inspect(),
             memory: memory(),

@@ -83,6 +83,14 @@ impl Gate {
         self.current.load().source() != GateSource::Unknown
     }
 
+    /// Why it is not known which hosts are ours, if a CA was asked and did not say.
+    pub(crate) fn problem(&self) -> Option<String> {
+        match self.discovery.as_ref()?.now() {
+            Knowledge::Unreachable(problem) => Some(problem),
+            Knowledge::Unknown | Knowledge::Known(_) => None,
+        }
+    }
+
     /// The gate at this moment.
     pub(crate) fn now(&self) -> Arc<HostGate> {
         self.current.load_full()

@@ -233,6 +233,9 @@ pub struct HostsInspection {
     pub patterns: Vec<String>,
     /// Where they came from: `configuration`, `ca` or `everything`.
     pub source: String,
+    /// Why the CA could not be asked for them, while it has not said anything yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// The login of a broker, without anything secret.

@@ -294,6 +294,11 @@ pub const BACKGROUND_ANSWER: Duration = Duration::from_secs(8);
 pub const DOCTOR_PRINT: Duration = Duration::from_secs(10);
 /// How long `epithet doctor` waits for a try to log in: ten seconds to connect, and a slow host's handshake.
 pub const DOCTOR_TRY: Duration = Duration::from_secs(40);
+/// How much `epithet doctor` reads of what a program that it tries says, in bytes of each of its outputs: hundreds of times
+/// what ssh logs of a login.
+pub const DOCTOR_SAID_MAX: usize = 64 * 1024;
+/// How many jump hosts `epithet doctor` follows; more than that is a configuration that leads back to itself.
+pub const DOCTOR_JUMPS_MAX: usize = 8;
 /// How large a background broker's log may be when it starts; a larger one is put aside, over the one before.
 pub const BACKGROUND_LOG_MAX: u64 = 4 * 1024 * 1024;
 

@@ -7,9 +7,11 @@ mod check;
 mod glue;
 mod handshake;
 mod here;
+mod jump;
 mod network;
 mod reach;
 mod ssh;
+mod trial;
 
 use crate::cli::{DoctorOptions, Global};
 use crate::config;
@@ -45,6 +47,7 @@ pub(crate) fn run(global: &Global, options: &DoctorOptions) -> anyhow::Result<Ex
         tokio::spawn(async move {
             ending.cancelled().await;
             // Nothing is written here, so there is nothing to undo.
+            trial::end_all();
             std::process::exit(130);
         });
         let mut report = Report::begin(options.host.as_deref(), options.json, Screen::of_stdout());
@@ -69,7 +72,9 @@ async fn examine(global: &Global, options: &DoctorOptions, report: &mut Report) 
         let can_ask = question.verdict == check::Verdict::Ok;
         report.add(question)?;
         report.add(broker::open_files(inspection))?;
-        report.add(broker::hosts(&patient, inspection))?;
+        if inspection.hosts.source != broker::UNKNOWN {
+            report.add(broker::hosts(&patient, inspection))?;
+        }
         if options.host.is_none()
             && can_ask
             && let Some(check) = reach::any_host(&patient.ssh, inspection).await
@@ -91,10 +96,18 @@ async fn examine(global: &Global, options: &DoctorOptions, report: &mut Report) 
         }
     };
     let views = network::cas(&patient, inspection.as_ref(), &http, report).await?;
+    if let Some(inspection) = &inspection
+        && inspection.hosts.source == broker::UNKNOWN
+        && !report.is_broken(network::CA)
+    {
+        report.add(broker::hosts(&patient, inspection))?;
+    }
     network::pins(&patient, &views, report)?;
     network::provider(&patient, inspection.as_ref(), &views, report).await?;
 
     match (&options.host, &inspection) {
+        // Without a CA that says which hosts are its own, there is nothing to follow.
+        (Some(_), Some(inspection)) if inspection.hosts.source == broker::UNKNOWN => Ok(()),
         (Some(host), Some(inspection)) => chain::follow(&patient, inspection, host, report).await,
         _ => Ok(()),
     }

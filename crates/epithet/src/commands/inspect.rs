@@ -186,6 +186,7 @@ mod tests {
             hosts: HostsInspection {
                 patterns: vec!["*.example.com".into()],
                 source: "configuration".into(),
+                problem: None,
             },
             ca_endpoints: vec![CaInspection {
                 url: "https://ca/".into(),

@@ -10,6 +10,7 @@ mod site;
 
 mod background;
 mod doctor;
+mod jump_hosts;
 mod lost_sockets;
 mod other_agents;
 mod planted_faults;

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// `epithet` with the home's own programs first in its path.
-fn with_own_programs(story: &Story) -> Command {
+pub(crate) fn with_own_programs(story: &Story) -> Command {
     let mut command = story.laptop.epithet();
     let home = story.laptop.home.path().display();
     command.env("PATH", format!("{home}:{}", search_path().display()));
@@ -340,4 +340,124 @@ fn a_profile_is_looked_at_by_its_own_section() {
         .iter()
         .find(|check| check["name"] == "plugin");
     assert_eq!(plugin.unwrap()["verdict"], "broken", "{value:#}");
+}
+
+/// An ssh that only says what it would do: this agent for every host.
+fn ssh_that_uses(story: &Story, agent: &Path) {
+    let user = story.laptop.home.user().name();
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" = -V ] && {{ echo 'OpenSSH_9.6p1, OpenSSL' >&2; exit; }}\n\
+         for word in \"$@\"; do [ \"$word\" = -G ] && {{ printf 'hostname 127.0.0.1\\nport 22\\nuser {user}\\n\
+         identityagent {}\\npubkeyacceptedalgorithms ssh-ed25519-cert-v01@openssh.com\\n'; exit; }}; done\nexit 255\n",
+        agent.display()
+    );
+    plugin_script(story.laptop.home.path(), "ssh", &script);
+}
+
+#[test]
+fn with_a_tag_the_hosts_are_those_for_which_ssh_uses_the_broker_s_agent() {
+    let story = Story::begin();
+    let config = json!({"agent": {"ca-url": story.site.url(), "auth": story.plugin.display().to_string(), "tag": "work"}});
+    story
+        .laptop
+        .home
+        .write(".epithet/config.yaml", config.to_string());
+    let ours = story.run_dir("agent").join("a".repeat(40));
+    ssh_that_uses(&story, &ours);
+    let mut broker = with_own_programs(&story);
+    broker.args(["agent", "--background"]);
+    Finished::of(broker, DEADLINE).success();
+    let (_, value) = diagnosis_by(with_own_programs(&story), &story, &["web"]);
+    let checks = value["checks"].as_array().unwrap();
+    let host = checks.iter().find(|check| check["name"] == "host").unwrap();
+    assert_eq!(
+        host["said"], "127.0.0.1 is handled: it has the tag work",
+        "{value:#}"
+    );
+    let page = story.epithet(["agent", "status"]).success().stdout;
+    assert!(page.contains("those with the tag work\n"), "{page}");
+
+    ssh_that_uses(&story, Path::new("/somewhere/agent"));
+    let found = diagnosis_by(with_own_programs(&story), &story, &["web"]);
+    is_reason(
+        found,
+        2,
+        "host",
+        "web does not have the tag work",
+        "ssh -P work web",
+    );
+}
+
+#[test]
+fn a_profile_whose_host_another_one_is_asked_about_first() {
+    let story = well();
+    let other = json!({"agent": {"name": "work", "ca-url": story.site.url(), "auth": "true", "match": ["127.0.0.1"]}});
+    let path = story.laptop.home.write("work.yaml", other.to_string());
+    let path = path.display().to_string();
+    story
+        .epithet(["agent", "--background", "--config", &path])
+        .success();
+    let said = "the profile \"default\" is asked about 127.0.0.1 first";
+    let words = ["--name", "work", "127.0.0.1"];
+    let found = diagnosis_by(story.laptop.epithet(), &story, &words);
+    story.epithet(["agent", "stop", "--name", "work"]).success();
+    is_reason(found, 2, "ssh -G", said, "give each profile hosts of its own");
+}
+
+#[test]
+fn an_ssh_that_is_told_to_show_no_key() {
+    let story = well();
+    for (setting, said) in [
+        (
+            "PubkeyAuthentication no",
+            "`PubkeyAuthentication no` holds for 127.0.0.1",
+        ),
+        (
+            "PreferredAuthentications password",
+            "`PreferredAuthentications` leaves out publickey",
+        ),
+    ] {
+        story.laptop.knows(&story.sshd, &format!("  {setting}\n"));
+        let remedy = format!("(`{setting}`)");
+        reason(&story, &["127.0.0.1"], 2, "ssh -G", said, &remedy);
+    }
+}
+
+/// Answers every request with a page, as a network does that wants to be logged in to.
+fn portal() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 4096]);
+            let page = "<!DOCTYPE html><html><body>Welcome to the hotel</body></html>";
+            let _ = write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{page}",
+                page.len()
+            );
+        }
+    });
+    url
+}
+
+#[test]
+fn a_network_that_answers_with_a_page_of_its_own_is_the_reason_not_what_the_ca_has_not_said() {
+    let story = Story::begin();
+    let url = portal();
+    let config = json!({"agent": {"ca-url": url, "auth": story.plugin.display().to_string()}});
+    story
+        .laptop
+        .home
+        .write(".epithet/config.yaml", config.to_string());
+    story.in_background();
+    for words in [&[][..], &["127.0.0.1"]] {
+        reason(&story, words, 2, "CA", "web page", "curl -sS ");
+    }
+    let failing = epithet_testkit::wait_until(DEADLINE, || {
+        let page = story.epithet(["agent", "status"]).success().stdout;
+        let says_so = page.contains("web page") && !page.contains("healthy");
+        says_so.then_some(())
+    });
+    failing.expect("the status says what the CA answered");
 }

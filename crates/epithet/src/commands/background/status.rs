@@ -38,6 +38,9 @@ struct Living {
     since: Option<Timestamp>,
     hosts: Vec<String>,
     hosts_from: String,
+    /// Why a CA could not be asked for the hosts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hosts_problem: Option<String>,
     token: TokenAge,
     login_error: Option<String>,
     agents: usize,
@@ -109,10 +112,20 @@ fn look(options: &StatusOptions) -> anyhow::Result<Status> {
 
 fn living(inspection: &Inspection) -> Living {
     let login = &inspection.login;
-    let cas = inspection.ca_endpoints.iter().map(|ca| Ca {
-        url: ca.url.clone(),
-        healthy: matches!(ca.state.as_str(), "closed" | "resting"),
-        last_error: ca.last_error.clone(),
+    // Until a CA has said something about itself, that it was not tried for a certificate says nothing.
+    let problems = inspection.hosts.problem.as_deref().unwrap_or_default();
+    let cas = inspection.ca_endpoints.iter().map(|ca| {
+        let mut of_this = problems
+            .split("; ")
+            .filter_map(|problem| problem.strip_prefix(&ca.url));
+        let silent = of_this
+            .next()
+            .map(|problem| problem.trim_start_matches(": ").to_owned());
+        Ca {
+            url: ca.url.clone(),
+            healthy: silent.is_none() && matches!(ca.state.as_str(), "closed" | "resting"),
+            last_error: ca.last_error.clone().or(silent),
+        }
     });
     Living {
         pid: inspection.pid,
@@ -120,6 +133,7 @@ fn living(inspection: &Inspection) -> Living {
         since: inspection.started_at,
         hosts: inspection.hosts.patterns.clone(),
         hosts_from: inspection.hosts.source.clone(),
+        hosts_problem: inspection.hosts.problem.clone(),
         token: match (login.token, login.token_serves) {
             (false, _) => TokenAge::None,
             (true, true) => TokenAge::Fresh,
@@ -201,7 +215,11 @@ fn page(status: &Status, screen: Screen, now: Timestamp) -> String {
 fn hosts(broker: &Living) -> String {
     match broker.hosts_from.as_str() {
         "everything" => "every host; name yours with --match".to_owned(),
-        "unknown" => "not known yet: the CA has not answered".to_owned(),
+        "unknown" => match &broker.hosts_problem {
+            Some(problem) => format!("not known yet: {}", shown(problem)),
+            None => "not known yet: the CA has not answered".to_owned(),
+        },
+        tag if tag.starts_with("tag ") => format!("those with the {tag}"),
         from => format!("{} (from the {from})", broker.hosts.join(", ")),
     }
 }

@@ -13,6 +13,9 @@ use epithet_wire::limits::AGENTS_MAX;
 use epithet_wire::{HostPattern, ProfileName};
 use std::path::PathBuf;
 
+/// How the broker says that it does not know yet which hosts are handled.
+pub(super) const UNKNOWN: &str = "unknown";
+
 /// Whether the profile's broker answers, and what it says.
 pub(super) fn running(patient: &Patient) -> (Option<Inspection>, Check) {
     let name = "broker";
@@ -185,7 +188,7 @@ fn open_file_limit(limits: &str) -> Option<usize> {
 pub(super) fn hosts(patient: &Patient, inspection: &Inspection) -> Check {
     let name = "hosts";
     match inspection.hosts.source.as_str() {
-        "unknown" => {
+        UNKNOWN => {
             return Check::broken(
                 name,
                 "the CA has not said yet which hosts are its own, so none are handled",
@@ -221,11 +224,11 @@ pub(super) fn hosts(patient: &Patient, inspection: &Inspection) -> Check {
             "give each profile hosts of its own: `match:` in ~/.epithet/config.yaml, or --match",
         );
     }
-    let from = &inspection.hosts.source;
-    Check::ok(
-        name,
-        format!("{} (from the {from})", inspection.hosts.patterns.join(", ")),
-    )
+    let said = match inspection.hosts.source.as_str() {
+        tag if tag.starts_with("tag ") => format!("those with the {tag}"),
+        from => format!("{} (from the {from})", inspection.hosts.patterns.join(", ")),
+    };
+    Check::ok(name, said)
 }
 
 /// The other profiles whose brokers live.

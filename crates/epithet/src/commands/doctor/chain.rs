@@ -1,12 +1,14 @@
 //! The whole way into one host: what ssh would do, whether the host is ours, a certificate, and a try.
 
 use super::Patient;
-use super::check::{Check, Report};
-use super::handshake::{self, Offered};
+use super::check::{Check, Report, Verdict};
+use super::handshake::{self, Known, Offered, Shown};
+use super::jump::{self, Lost, Station};
 use super::reach;
-use super::ssh::Intent;
+use super::ssh::{Destination, Intent};
 use crate::cli::BrokerChoice;
 use crate::commands::ask_broker::{asker, converse};
+use crate::terminal::short_path;
 use anyhow::Context;
 use epithet_ssh::UserCertificate;
 use epithet_wire::HostPattern;
@@ -21,17 +23,12 @@ pub(super) async fn follow(
     target: &str,
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    let intent = match patient.ssh.intent(target).await {
+    let destination = Destination::typed(target);
+    let intent = match patient.ssh.intent(&destination).await {
         Ok(intent) => intent,
-        Err(error) => {
-            let said = format!(
-                "ssh does not accept this: {}",
-                sanitize_line(&format!("{error:#}"), 300)
-            );
-            return report.add(Check::broken("ssh -G", said, format!("ssh -G {target}")));
-        }
+        Err(error) => return report.add(not_accepted(target, &error)),
     };
-    report.add(gate(inspection, target, &intent))?;
+    report.add(gate(patient, inspection, target, &intent))?;
     if !report.is_sound() {
         return Ok(());
     }
@@ -44,24 +41,158 @@ pub(super) async fn follow(
     let Some(certificate) = certificate.filter(|_| report.is_sound()) else {
         return Ok(());
     };
-    let trial = patient.ssh.trial(target).await?;
-    let ca_url = inspection.ca_endpoints.first().map_or("", |ca| ca.url.as_str());
-    let offered = Offered {
+    // Before anything is started: ssh goes round in a circle without end.
+    let stations = match jump::stations(&patient.ssh, &intent).await {
+        Ok(stations) => stations,
+        Err(lost) => return report.add(no_way(target, &lost)),
+    };
+    let trial = patient.ssh.trial(&destination).await?;
+    let ca = certificate.ca_fingerprint();
+    let login = handshake::judge(
+        &trial,
+        &offered(inspection, target, &intent, Some(Shown::of(&certificate, &ca))),
+    );
+    if login.verdict == Verdict::Broken {
+        pass(patient, inspection, &stations, &intent, report).await?;
+    }
+    // What lies behind a jump host that leads nowhere says nothing.
+    match stations.is_empty() || report.is_untroubled() || login.verdict < Verdict::Broken {
+        true => report.add(login),
+        false => Ok(()),
+    }
+}
+
+/// Looks at each jump host on the way to the one that ssh would do this for, up to the first that does not lead on.
+async fn pass(
+    patient: &Patient,
+    inspection: &Inspection,
+    stations: &[Station],
+    last: &Intent,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let next = stations.iter().skip(1).map(|station| &station.intent);
+    for (station, next) in stations.iter().zip(next.chain([last])) {
+        let check = jump(patient, inspection, station, next).await?;
+        let leads_on = check.verdict == Verdict::Ok;
+        report.add(check)?;
+        if !leads_on {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Looks at one jump host, as at a host of its own.
+async fn jump(
+    patient: &Patient,
+    inspection: &Inspection,
+    station: &Station,
+    next: &Intent,
+) -> anyhow::Result<Check> {
+    let Station { destination, intent } = station;
+    let shown = destination.shown.as_str();
+    let of_jump = |check: Check| Check {
+        said: format!("the jump host {}: {}", sanitize_line(shown, 100), check.said),
+        ..check
+    };
+    let is_ours = Path::new(intent.get("identityagent")).starts_with(&inspection.agent_socket_dir);
+    let mut own = None;
+    if is_ours {
+        let (certificate, check) = certificate(patient, inspection, intent);
+        if check.verdict == Verdict::Broken {
+            return Ok(of_jump(check));
+        }
+        own = certificate.map(|certificate| {
+            let ca = certificate.ca_fingerprint();
+            (certificate, ca)
+        });
+    }
+    let next = address(next);
+    let trial = patient.ssh.forward(destination, &next).await?;
+    let certificate = own.as_ref().map(|(certificate, ca)| Shown::of(certificate, ca));
+    let offered = offered(inspection, shown, intent, certificate);
+    Ok(match handshake::judge_jump(&trial, &offered, &next) {
+        None => Check::ok("jump", format!("{} leads to {next}", sanitize_line(shown, 100))),
+        Some(_) if !is_ours && handshake::asks_somebody(&trial) => Check::warning(
+            "jump",
+            format!(
+                "the jump host {} is none of the broker's, and lets nobody in who is not asked for a password or a code; what lies behind it was not tried",
+                sanitize_line(shown, 100)
+            ),
+            format!("ssh {shown}"),
+        ),
+        Some(check) => of_jump(check),
+    })
+}
+
+fn offered<'a>(
+    inspection: &'a Inspection,
+    target: &'a str,
+    intent: &'a Intent,
+    certificate: Option<Shown<'a>>,
+) -> Offered<'a> {
+    Offered {
         target,
-        ca_url,
+        ca_url: inspection.ca_endpoints.first().map_or("", |ca| ca.url.as_str()),
         host: intent.get("hostname"),
         port: intent.port(),
         user: intent.get("user"),
-        ca: &certificate.ca_fingerprint(),
-        key_id: certificate.key_id(),
-    };
-    report.add(handshake::judge(&trial, &offered))
+        certificate,
+        known: Known::of(intent),
+        proxy_command: intent.proxy_command(),
+    }
+}
+
+/// Where ssh would connect to, as `ssh -W` takes it.
+fn address(intent: &Intent) -> String {
+    format!("[{}]:{}", intent.get("hostname"), intent.port())
+}
+
+fn not_accepted(target: &str, error: &anyhow::Error) -> Check {
+    let said = format!(
+        "ssh does not accept this: {}",
+        sanitize_line(&format!("{error:#}"), 300)
+    );
+    Check::broken("ssh -G", said, format!("ssh -G {target}"))
+}
+
+/// The jump hosts lead nowhere.
+fn no_way(target: &str, lost: &Lost) -> Check {
+    match lost {
+        Lost::Loop(jump) => {
+            let jump = sanitize_line(jump, 100);
+            Check::broken(
+                "jump",
+                format!(
+                    "the jump hosts before {target} lead back to {jump}, so ssh starts itself without end"
+                ),
+                format!("add `Host {jump}` with `ProxyJump none` above the line that sets `ProxyJump`"),
+            )
+        }
+        Lost::Refused(jump, error) => not_accepted(&sanitize_line(jump, 100), error),
+    }
 }
 
 /// Whether the host, as ssh dials it, is one of the broker's.
-fn gate(inspection: &Inspection, target: &str, intent: &Intent) -> Check {
+fn gate(patient: &Patient, inspection: &Inspection, target: &str, intent: &Intent) -> Check {
     let name = "host";
     let dialled = intent.get("hostname");
+    if let Some(tag) = inspection.hosts.source.strip_prefix("tag ") {
+        // ssh itself looks at tags: where it has one, it uses our agent.
+        let has_tag = Path::new(intent.get("identityagent")).starts_with(&inspection.agent_socket_dir)
+            || intent.get("tag") == tag;
+        return match has_tag {
+            true => Check::ok(name, format!("{dialled} is handled: it has the tag {tag}")),
+            false => Check::broken(
+                name,
+                format!("{target} does not have the tag {tag}, and the broker handles no others"),
+                format!(
+                    "add `Tag {tag}` under the `Host` of {target} in {}, or: ssh -P {tag} {target}",
+                    short_path(&patient.ssh.file)
+                ),
+            ),
+        };
+    }
     let patterns = &inspection.hosts.patterns;
     let parsed = patterns.iter().filter_map(|text| HostPattern::parse(text).ok());
     let canonical = dialled.trim_end_matches('.').to_ascii_lowercase();

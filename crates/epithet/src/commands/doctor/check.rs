@@ -103,6 +103,19 @@ impl Report {
         self.verdict() < Verdict::Broken
     }
 
+    /// Whether nothing is wrong with the last look.
+    pub(super) fn is_untroubled(&self) -> bool {
+        self.checks
+            .last()
+            .is_none_or(|check| check.verdict == Verdict::Ok)
+    }
+
+    /// Whether one of the looks of this name found something broken.
+    pub(super) fn is_broken(&self, name: &str) -> bool {
+        let broken = |check: &Check| check.name == name && check.verdict == Verdict::Broken;
+        self.checks.iter().any(broken)
+    }
+
     fn verdict(&self) -> Verdict {
         let verdicts = self.checks.iter().map(|check| check.verdict);
         verdicts.max().unwrap_or(Verdict::Ok)

@@ -3,7 +3,7 @@
 use super::Patient;
 use super::broker::restart;
 use super::check::Check;
-use super::ssh::ended;
+use super::trial::ended;
 use crate::commands::VERSION;
 use crate::terminal::short_path;
 use epithet_broker::RunDir;
@@ -11,7 +11,6 @@ use epithet_wire::broker::Inspection;
 use epithet_wire::display::sanitize_line;
 use epithet_wire::limits::DOCTOR_PRINT;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use tokio::process::Command;
 
 /// How the broker's file begins when it has nothing to say to this ssh.
@@ -76,13 +75,9 @@ fn program(text: &str) -> Vec<String> {
 /// What a program says about its version; `None` when it says nothing of the kind.
 async fn version(program: &str, words: &[String]) -> Option<String> {
     let mut command = Command::new(PathBuf::from(program));
-    command
-        .args(words)
-        .arg("--version")
-        .stdin(Stdio::null())
-        .kill_on_drop(true);
+    command.args(words).arg("--version");
     let trial = ended(command, DOCTOR_PRINT).await.ok()?;
-    let line = trial.said.lines().last().filter(|_| trial.code == Some(0))?;
+    let line = trial.out.lines().last().filter(|_| trial.code == Some(0))?;
     let (_, version) = line.split_once("epithet-match ")?;
     Some(sanitize_line(version.trim(), 40))
 }

@@ -1,9 +1,14 @@
-//! What `ssh -v` said about a login: the one line that tells, and what to do. Pure, so that each way to fail is a row of a
-//! table. The words are OpenSSH's (sshconnect.c, sshconnect2.c, packet.c).
+//! What ssh's own log said about a login: the one line that tells, and what to do. Pure, so that each way to fail is a row
+//! of a table. The words are OpenSSH's (sshconnect.c, sshconnect2.c, packet.c, channels.c).
+//!
+//! Nothing that a host said is ever part of what to do.
 
 use super::check::Check;
-use super::ssh::Trial;
+use super::ssh::Intent;
+use super::trial::Trial;
+use epithet_ssh::UserCertificate;
 use epithet_wire::display::sanitize_line;
+use std::path::Path;
 
 /// What was shown to whom.
 #[derive(Debug, Clone, Copy)]
@@ -13,19 +18,86 @@ pub(super) struct Offered<'a> {
     pub(super) host: &'a str,
     pub(super) port: u16,
     pub(super) user: &'a str,
-    /// The fingerprint of the CA that signed the certificate.
-    pub(super) ca: &'a str,
+    /// The broker's certificate; `None` for a host that is none of the broker's.
+    pub(super) certificate: Option<Shown<'a>>,
     /// Where that CA is asked.
     pub(super) ca_url: &'a str,
+    /// How ssh finds what it knows of host keys.
+    pub(super) known: Known<'a>,
+    /// The program through which ssh talks to the host.
+    pub(super) proxy_command: Option<&'a str>,
+}
+
+/// A certificate, as far as it helps to find the reason.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shown<'a> {
+    /// The fingerprint of the CA that signed it.
+    pub(super) ca: &'a str,
     pub(super) key_id: &'a str,
+    /// Whether it lets its owner through to other hosts.
+    pub(super) forwards: bool,
+}
+
+impl<'a> Shown<'a> {
+    pub(super) fn of(certificate: &'a UserCertificate, ca: &'a str) -> Self {
+        Self {
+            ca,
+            key_id: certificate.key_id(),
+            forwards: certificate.extensions().contains_key("permit-port-forwarding"),
+        }
+    }
+}
+
+/// Where ssh looks for a host's key.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Known<'a> {
+    /// The files, as `ssh -G` prints them.
+    files: &'a str,
+    alias: &'a str,
+}
+
+impl<'a> Known<'a> {
+    pub(super) fn of(intent: &'a Intent) -> Self {
+        Self {
+            files: intent.get("userknownhostsfile"),
+            alias: intent.get("hostkeyalias"),
+        }
+    }
+
+    /// The command that forgets a host's key.
+    fn forget(self, host: &str, port: u16) -> String {
+        let name = match (self.alias, port) {
+            ("" | "none", 22) => host.to_owned(),
+            ("" | "none", port) => format!("[{host}]:{port}"),
+            (alias, _) => alias.to_owned(),
+        };
+        // A path with a blank in it cannot be told from two.
+        let whole = Path::new(self.files).exists().then_some(self.files);
+        let first = || {
+            self.files
+                .split_whitespace()
+                .find(|file| Path::new(file).exists())
+        };
+        match whole.or_else(first) {
+            Some(file) => format!("ssh-keygen -f {} -R {}", quoted(file), quoted(&name)),
+            None => format!("ssh-keygen -R {}", quoted(&name)),
+        }
+    }
+}
+
+/// A word as a shell takes it for one.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 /// Judges a trial.
 pub(super) fn judge(trial: &Trial, offered: &Offered<'_>) -> Check {
-    let said = Said::of(&trial.said);
+    let said = Said::of(&trial.log);
     let authenticated = said.debug("Authenticated to ").is_some();
     match trial.code {
-        Some(code) if code != 255 || authenticated => logged_in(&said, offered),
+        Some(255) if authenticated => ended_at_once(&said, offered),
+        Some(255) => refused(&said, &trial.err, offered),
+        Some(_) => logged_in(&said, offered),
         None => {
             let words = format!(
                 "{} does not come to an end of the handshake in time",
@@ -33,8 +105,70 @@ pub(super) fn judge(trial: &Trial, offered: &Offered<'_>) -> Check {
             );
             Check::broken("login", words, format!("ssh -vvv {}", offered.target))
         }
-        Some(_) => refused(&said, offered),
     }
+}
+
+/// Judges a trial to go through a host to `next`; nothing to say when that can be done.
+pub(super) fn judge_jump(trial: &Trial, offered: &Offered<'_>, next: &str) -> Option<Check> {
+    let said = Said::of(&trial.log);
+    let host = offered.target;
+    if !trial.out.is_empty() {
+        return None;
+    }
+    if said.debug("Authenticated to ").is_none() {
+        return Some(match trial.code {
+            None => judge(trial, offered),
+            Some(_) => refused(&said, &trial.err, offered),
+        });
+    }
+    if said.plain("administratively prohibited").is_some() {
+        let told = format!("{host} lets you in, but not through it to {next}");
+        return Some(match offered.certificate {
+            Some(certificate) if !certificate.forwards => Check::broken(
+                "policy",
+                format!("{told}: the certificate has no permit-port-forwarding"),
+                format!("ask whoever runs the policy server for permit-port-forwarding on {host}"),
+            ),
+            _ => Check::broken(
+                "login",
+                format!("{told}: its sshd does not allow it"),
+                format!(
+                    "on {host}, as root: sshd -T | grep -i -e allowtcpforwarding -e disableforwarding -e permitopen"
+                ),
+            ),
+        });
+    }
+    if let Some(line) = said.plain("open failed: connect failed") {
+        return Some(match line.contains("Connection refused") {
+            true => Check::broken(
+                "network",
+                format!("nothing listens on {next}, as {host} sees it"),
+                "start sshd there, or correct `Port` and `HostName` for it",
+            ),
+            false => Check::broken(
+                "network",
+                format!("{host} does not reach {next}: {}", last_part(line)),
+                format!("check the name, the address and the firewall from {host}"),
+            ),
+        });
+    }
+    (trial.code != Some(0)).then(|| {
+        Check::broken(
+            "network",
+            format!("{host} does not reach {next} in time"),
+            format!("check the name, the address and the firewall from {host}"),
+        )
+    })
+}
+
+/// Whether somebody could still be let in who answers questions (a password, a code), which a trial does not do.
+pub(super) fn asks_somebody(trial: &Trial) -> bool {
+    let said = Said::of(&trial.log);
+    said.plain("Permission denied (").is_some_and(|line| {
+        ["password", "keyboard-interactive"]
+            .iter()
+            .any(|way| line.contains(way))
+    })
 }
 
 /// ssh got in: with our certificate, or with something else?
@@ -65,14 +199,35 @@ fn logged_in(said: &Said<'_>, offered: &Offered<'_>) -> Check {
     )
 }
 
+/// ssh got in, and nothing came of it.
+fn ended_at_once(said: &Said<'_>, offered: &Offered<'_>) -> Check {
+    let Offered {
+        host, user, target, ..
+    } = *offered;
+    let why = said
+        .disconnect
+        .or_else(|| said.last_plain())
+        .unwrap_or("it does not say why");
+    Check::broken(
+        "session",
+        format!(
+            "{host} lets you in as {user}, and then the session fails (status 255): {}",
+            sanitize_line(why, 200)
+        ),
+        format!(
+            "ssh -vvv {target} true    (and look at sshd's log on {host}: the shell, PAM, `ForceCommand`, `MaxSessions`)"
+        ),
+    )
+}
+
 /// The words by which a line is known, and what it means.
 type Row<'a> = (&'a [&'a str], &'a dyn Fn(&str) -> Check);
 
-fn refused(said: &Said<'_>, offered: &Offered<'_>) -> Check {
+fn refused(said: &Said<'_>, err: &str, offered: &Offered<'_>) -> Check {
     let Offered {
         host, port, target, ..
     } = *offered;
-    let rows: [Row<'_>; 9] = [
+    let rows: [Row<'_>; 8] = [
         (&["Could not resolve hostname"], &|_| {
             Check::broken(
                 "network",
@@ -105,16 +260,12 @@ fn refused(said: &Said<'_>, offered: &Offered<'_>) -> Check {
             },
         ),
         (&["REMOTE HOST IDENTIFICATION HAS CHANGED"], &|_| {
-            let name = known_hosts_name(host, port);
             Check::broken(
                 "host key",
                 format!(
                     "{host} has another host key than the one you know: it was set up anew, or it is not {host}"
                 ),
-                said.plain("ssh-keygen -f").map_or_else(
-                    || format!("ssh-keygen -R '{name}'"),
-                    |line| line.trim().to_owned(),
-                ) + "    (only after asking whoever runs it)",
+                offered.known.forget(host, port) + "    (only after asking whoever runs it)",
             )
         }),
         (
@@ -134,13 +285,6 @@ fn refused(said: &Said<'_>, offered: &Offered<'_>) -> Check {
                 format!("update sshd on {host}, or allow for {target} what it offers"),
             )
         }),
-        (&["Too many authentication failures"], &|_| {
-            Check::broken(
-                "login",
-                format!("{host} was shown too many other keys before the certificate"),
-                format!("remove `IdentityFile` lines for {target}, or set `IdentityFile none`"),
-            )
-        }),
         (&["agent refused operation", "signing failed"], &|line| {
             Check::broken(
                 "agent",
@@ -155,7 +299,15 @@ fn refused(said: &Said<'_>, offered: &Offered<'_>) -> Check {
             return check(line);
         }
     }
+    if let Some(line) = said.disconnect {
+        return disconnected(line, offered);
+    }
     let last = said.last_plain().unwrap_or("it said nothing");
+    if let Some(command) = offered.proxy_command
+        && said.debug("Remote protocol version").is_none()
+    {
+        return proxy_failed(command, err, offered);
+    }
     if last.contains("Connection closed by") || last.contains("Connection reset") {
         return Check::broken(
             "handshake",
@@ -170,9 +322,48 @@ fn refused(said: &Said<'_>, offered: &Offered<'_>) -> Check {
     )
 }
 
+/// The host said why it ends this, in its own words.
+fn disconnected(line: &str, offered: &Offered<'_>) -> Check {
+    let Offered { host, target, .. } = *offered;
+    match line.contains("Too many authentication failures") {
+        true => Check::broken(
+            "login",
+            format!("{host} was shown too many other keys before the certificate"),
+            format!("remove `IdentityFile` lines for {target}, or set `IdentityFile none`"),
+        ),
+        false => Check::broken(
+            "login",
+            format!("{host} ends the connection: {}", sanitize_line(line, 300)),
+            format!("ssh -vvv {target}"),
+        ),
+    }
+}
+
+/// The program between ssh and the host ended before a host said anything, so that what stands on stderr is its own.
+fn proxy_failed(command: &str, err: &str, offered: &Offered<'_>) -> Check {
+    let Offered { host, target, .. } = *offered;
+    let last = err.lines().rev().find(|line| !line.trim().is_empty());
+    let why = last.map_or_else(String::new, |line| format!(": {}", sanitize_line(line, 200)));
+    Check::broken(
+        "proxy",
+        format!(
+            "`ProxyCommand {}` ended before {host} said anything{why}",
+            sanitize_line(command, 200)
+        ),
+        format!("run that command by itself, and correct `ProxyCommand` for {target}"),
+    )
+}
+
 /// sshd refused whatever was shown to it. Was the certificate among that?
 fn permission_denied(said: &Said<'_>, offered: &Offered<'_>) -> Check {
     let Offered { host, user, .. } = *offered;
+    let Some(certificate) = offered.certificate else {
+        return Check::broken(
+            "login",
+            format!("{host} does not let you in as {user}, and is none of the hosts that the broker handles"),
+            format!("ssh -v {}", offered.target),
+        );
+    };
     let shown = said
         .all_debug("Offering public key:")
         .any(|line| line.contains("-CERT"));
@@ -181,7 +372,7 @@ fn permission_denied(said: &Said<'_>, offered: &Offered<'_>) -> Check {
             "login",
             format!(
                 "sshd on {host} does not accept the certificate for {user} (key id {})",
-                offered.key_id
+                certificate.key_id
             ),
             on_the_host(offered),
         );
@@ -205,21 +396,15 @@ fn on_the_host(offered: &Offered<'_>) -> String {
          getent passwd {user}    shows the account, with a shell and not locked\n\
          sshd -T | grep authorizedprincipals    shows none, or files that list {user}",
         host = offered.host,
-        ca = offered.ca,
+        ca = offered
+            .certificate
+            .map_or("the CA's fingerprint", |certificate| certificate.ca),
         ca_url = match offered.ca_url {
             "" => String::new(),
             url => format!(" --ca-url {url}"),
         },
         user = offered.user,
     )
-}
-
-/// How `known_hosts` names a host.
-fn known_hosts_name(host: &str, port: u16) -> String {
-    match port {
-        22 => host.to_owned(),
-        port => format!("[{host}]:{port}"),
-    }
 }
 
 /// The reason at the end of `connect to address 10.0.0.1 port 22: Connection timed out`.
@@ -231,13 +416,25 @@ fn last_part(line: &str) -> String {
 struct Said<'a> {
     plain: Vec<&'a str>,
     debug: Vec<&'a str>,
+    /// The host's own last words, as ssh logs them: they are read for what they are, and nothing behind them.
+    disconnect: Option<&'a str>,
 }
 
 impl<'a> Said<'a> {
     fn of(text: &'a str) -> Self {
+        const LAST_WORDS: &str = "Received disconnect from ";
         let lines = text.lines().map(str::trim_end).filter(|line| !line.is_empty());
-        let (debug, plain) = lines.partition(|line| line.starts_with("debug"));
-        Self { plain, debug }
+        let before = lines.take_while(|line| !line.starts_with(LAST_WORDS));
+        let (debug, plain) = before.partition(|line| line.starts_with("debug"));
+        let disconnect = text
+            .lines()
+            .map(str::trim_end)
+            .find(|line| line.starts_with(LAST_WORDS));
+        Self {
+            plain,
+            debug,
+            disconnect,
+        }
     }
 
     fn plain(&self, word: &str) -> Option<&'a str> {
@@ -269,15 +466,21 @@ mod tests {
         host: "web.example.com",
         port: 2222,
         user: "root",
-        ca: "SHA256:ca",
+        certificate: Some(Shown {
+            ca: "SHA256:ca",
+            key_id: "alice req=1",
+            forwards: false,
+        }),
         ca_url: "https://ca.example.com/",
-        key_id: "alice req=1",
+        known: Known { files: "", alias: "" },
+        proxy_command: None,
     };
 
     fn judged(code: Option<i32>, said: &str) -> Check {
         let trial = Trial {
             code,
-            said: said.to_owned(),
+            log: said.to_owned(),
+            ..Trial::default()
         };
         judge(&trial, &OFFERED)
     }
@@ -311,7 +514,7 @@ mod tests {
             (
                 "@  WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\n  ssh-keygen -f \"/h/known_hosts\" -R \"[web]:2222\"\nHost key verification failed.",
                 "host key",
-                "ssh-keygen -f \"/h/known_hosts\" -R \"[web]:2222\"",
+                "ssh-keygen -R '[web.example.com]:2222'",
             ),
             (
                 "@ REMOTE HOST IDENTIFICATION HAS CHANGED! @",
@@ -379,11 +582,84 @@ mod tests {
     fn getting_in_counts_whole_only_with_the_certificate() {
         let with = "debug1: Server accepts key: x ED25519 SHA256:b\ndebug1: Server accepts key: x ED25519-CERT SHA256:a agent\nAuthenticated to web ([10.0.0.1]:2222) using \"publickey\".";
         assert_eq!(judged(Some(0), with).verdict, Verdict::Ok);
+        // What ssh itself ends with is no login.
+        let check = judged(Some(255), with);
+        assert_eq!((check.name, check.verdict), ("session", Verdict::Broken));
         // The remote command's own failure is none of the login's.
         assert_eq!(judged(Some(1), with).verdict, Verdict::Ok);
         let other = "debug1: Server accepts key: /h/id ED25519 SHA256:b\ndebug1: Authenticated to web using \"publickey\".";
         let check = judged(Some(0), other);
         assert_eq!(check.verdict, Verdict::Warning);
         assert!(check.said.contains("another key"), "{}", check.said);
+    }
+
+    #[test]
+    fn what_a_host_says_at_its_end_is_only_that() {
+        let check = judged(
+            Some(255),
+            "Received disconnect from 10.0.0.1 port 22:11: Connection refused\r\n@ REMOTE HOST IDENTIFICATION HAS CHANGED! @\r\n",
+        );
+        assert_eq!(check.name, "login");
+        assert!(check.said.contains("ends the connection"), "{}", check.said);
+        assert_eq!(check.remedy.as_deref(), Some("ssh -vvv web"));
+    }
+
+    #[test]
+    fn a_host_key_is_forgotten_by_a_command_of_our_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("it's known");
+        std::fs::write(&file, "").unwrap();
+        let files = file.display().to_string();
+        let known = Known {
+            files: &files,
+            alias: "",
+        };
+        let quoted = files.replace('\'', r"'\''");
+        assert_eq!(
+            known.forget("web", 22),
+            format!("ssh-keygen -f '{quoted}' -R 'web'")
+        );
+        let known = Known {
+            files: "/nowhere/a /nowhere/b",
+            alias: "$(x)",
+        };
+        assert_eq!(known.forget("web", 2222), "ssh-keygen -R '$(x)'");
+    }
+
+    #[test]
+    fn a_jump_host_is_judged_by_whether_it_leads_on() {
+        let jump = |out: &str, code, log: &str| {
+            let trial = Trial {
+                code,
+                log: format!("Authenticated to web ([10.0.0.1]:22).\r\n{log}"),
+                out: out.to_owned(),
+                ..Trial::default()
+            };
+            judge_jump(&trial, &OFFERED, "[db]:22").map(|check| (check.name, check.said))
+        };
+        assert_eq!(jump("SSH-2.0-x", None, ""), None);
+        assert_eq!(jump("", Some(0), ""), None);
+        for (log, name, word) in [
+            (
+                "channel 0: open failed: administratively prohibited: open failed",
+                "policy",
+                "permit-port-forwarding",
+            ),
+            (
+                "channel 0: open failed: connect failed: Connection refused",
+                "network",
+                "nothing listens on [db]:22",
+            ),
+            (
+                "channel 0: open failed: connect failed: No route to host",
+                "network",
+                "No route to host",
+            ),
+            ("", "network", "in time"),
+        ] {
+            let (found, said) = jump("", Some(255), log).unwrap();
+            assert_eq!(found, name, "{log}");
+            assert!(said.contains(word), "{said}");
+        }
     }
 }

@@ -12,6 +12,9 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 use std::time::{Duration, Instant};
 
+/// The name of a look at a CA.
+pub(super) const CA: &str = "CA";
+
 /// A CA that answered.
 pub(super) type Seen = (CaAddress, CaView);
 
@@ -22,7 +25,7 @@ pub(super) async fn cas(
     http: &CaHttp,
     report: &mut Report,
 ) -> anyhow::Result<Vec<Seen>> {
-    let name = "CA";
+    let name = CA;
     let mut seen = Vec::new();
     let mut problems = Vec::new();
     for ca in addresses(patient, inspection) {

@@ -1,12 +1,12 @@
 //! The ssh of this machine, asked what it would do and had try it.
 
-use anyhow::{Context, bail};
+use super::jump::Jump;
+use super::trial::{Log, Trial, Until, ended, tried};
+use anyhow::bail;
 use epithet_wire::broker::DRY_RUN;
 use epithet_wire::limits::{DOCTOR_PRINT, DOCTOR_TRY};
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::process::Stdio;
-use std::time::Duration;
 use tokio::process::Command;
 
 /// ssh, with the configuration file that is looked at.
@@ -22,13 +22,42 @@ pub(super) struct Ssh {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Intent(HashMap<String, String>);
 
-/// How a trial went.
+/// Where ssh goes, and how it is told.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Trial {
-    /// ssh's exit code; `None` when it was ended.
-    pub(super) code: Option<i32>,
-    /// Everything it said.
-    pub(super) said: String,
+pub(super) struct Destination {
+    /// As a person would type it.
+    pub(super) shown: String,
+    /// ssh's words: options, `--` and the name.
+    words: Vec<String>,
+}
+
+impl Destination {
+    /// What a person typed.
+    pub(super) fn typed(target: &str) -> Self {
+        Self {
+            shown: target.to_owned(),
+            words: vec!["--".to_owned(), target.to_owned()],
+        }
+    }
+
+    /// A jump host, reached through those before it; without any, as its own configuration says.
+    pub(super) fn jump(jump: &Jump, before: &[Jump]) -> Self {
+        let mut words = Vec::new();
+        if !before.is_empty() {
+            let list: Vec<_> = before.iter().map(|jump| jump.written.as_str()).collect();
+            words.extend(["-J".to_owned(), list.join(",")]);
+        }
+        for (flag, value) in [("-l", &jump.user), ("-p", &jump.port)] {
+            if let Some(value) = value {
+                words.extend([flag.to_owned(), value.clone()]);
+            }
+        }
+        words.extend(["--".to_owned(), jump.host.clone()]);
+        Self {
+            shown: jump.written.clone(),
+            words,
+        }
+    }
 }
 
 impl Ssh {
@@ -37,39 +66,55 @@ impl Ssh {
         if self.named {
             command.arg("-F").arg(&self.file);
         }
-        command.stdin(Stdio::null()).kill_on_drop(true);
+        // The ssh of a jump host is not told `BatchMode`, and must ask nobody either.
+        command
+            .env("SSH_ASKPASS", "false")
+            .env("SSH_ASKPASS_REQUIRE", "force");
         command
     }
 
     /// What `ssh -V` says.
     pub(super) async fn version(&self) -> anyhow::Result<String> {
         let mut command = Command::new("ssh");
-        command.arg("-V").stdin(Stdio::null()).kill_on_drop(true);
+        command.arg("-V");
         let trial = ended(command, DOCTOR_PRINT).await?;
-        Ok(trial.said)
+        Ok(trial.err + &trial.out)
     }
 
     /// What ssh would do for `target`. `epithet match` answers yes without asking anybody, so nothing is started.
-    pub(super) async fn intent(&self, target: &str) -> anyhow::Result<Intent> {
+    pub(super) async fn intent(&self, target: &Destination) -> anyhow::Result<Intent> {
         let mut command = self.command();
-        command.env(DRY_RUN, "1").arg("-G").arg("--").arg(target);
-        let output = tokio::time::timeout(DOCTOR_PRINT, command.output())
-            .await
-            .context(
-                "ssh -G does not come to an end; is there a `Match exec` in your configuration that hangs?",
-            )?
-            .context("cannot run ssh")?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            bail!("{}", said.trim());
+        command.env(DRY_RUN, "1").arg("-G").args(&target.words);
+        let trial = ended(command, DOCTOR_PRINT).await?;
+        match trial.code {
+            Some(0) => Ok(Intent::parse(&trial.out)),
+            Some(_) => bail!("{}", trial.err.trim()),
+            None => bail!(
+                "ssh -G does not come to an end; is there a `Match exec` in your configuration that hangs?"
+            ),
         }
-        Ok(Intent::parse(&String::from_utf8_lossy(&output.stdout)))
     }
 
     /// Logs in and runs `true` there, without asking anybody anything.
-    pub(super) async fn trial(&self, target: &str) -> anyhow::Result<Trial> {
+    pub(super) async fn trial(&self, target: &Destination) -> anyhow::Result<Trial> {
+        self.attempt(&["-n", "-T"], target, &["true"], Until::Ended).await
+    }
+
+    /// Logs in, and connects to `address` from there, as for a host behind it.
+    pub(super) async fn forward(&self, jump: &Destination, address: &str) -> anyhow::Result<Trial> {
+        self.attempt(&["-W", address], jump, &[], Until::Heard).await
+    }
+
+    async fn attempt(
+        &self,
+        words: &[&str],
+        target: &Destination,
+        remote: &[&str],
+        until: Until,
+    ) -> anyhow::Result<Trial> {
+        let log = Log::new().await?;
         let mut command = self.command();
-        command.args(["-v", "-n", "-T", "-a", "-x"]);
+        command.args(["-v", "-a", "-x"]).arg("-E").arg(log.path());
         for option in [
             "BatchMode=yes",
             "ConnectTimeout=10",
@@ -78,8 +123,8 @@ impl Ssh {
         ] {
             command.args(["-o", option]);
         }
-        command.arg("--").arg(target).arg("true");
-        ended(command, DOCTOR_TRY).await
+        command.args(words).args(&target.words).args(remote);
+        tried(command, Some(log), until, DOCTOR_TRY).await
     }
 }
 
@@ -103,21 +148,20 @@ impl Intent {
     pub(super) fn port(&self) -> u16 {
         self.get("port").parse().unwrap_or(22)
     }
-}
 
-/// Runs a command to its end, or ends it.
-pub(super) async fn ended(mut command: Command, deadline: Duration) -> anyhow::Result<Trial> {
-    let program = command.as_std().get_program().to_owned();
-    let output = match tokio::time::timeout(deadline, command.output()).await {
-        Ok(output) => output.with_context(|| format!("cannot run {}", program.display()))?,
-        Err(_) => return Ok(Trial::default()),
-    };
-    let mut said = String::from_utf8_lossy(&output.stderr).into_owned();
-    said.push_str(&String::from_utf8_lossy(&output.stdout));
-    Ok(Trial {
-        code: output.status.code(),
-        said,
-    })
+    /// The hosts that ssh goes through, in their order.
+    pub(super) fn jumps(&self) -> Vec<Jump> {
+        match self.get("proxyjump") {
+            "" | "none" => Vec::new(),
+            list => list.split(',').map(Jump::parse).collect(),
+        }
+    }
+
+    /// The program that ssh talks to a host through; `None` when it connects itself, or goes through other hosts.
+    pub(super) fn proxy_command(&self) -> Option<&str> {
+        let command = self.get("proxycommand");
+        (!matches!(command, "" | "none") && self.jumps().is_empty()).then_some(command)
+    }
 }
 
 #[cfg(test)]
