@@ -127,7 +127,7 @@ pub(crate) async fn answer(response: Response, ca: &Url, clock: &Clock) -> CaAns
     }
     let words = words(&head.content_type, &body, WORDS_SHOWN);
     match status {
-        StatusCode::OK => match serde_json::from_slice::<CertificateResponse>(&body) {
+        StatusCode::OK => match epithet_wire::read_document::<CertificateResponse>(&body) {
             Ok(response) => CaAnswer::Certificate(response.certificate),
             Err(_) => unavailable(
                 "it is not a CA: it answered 200 without a certificate; is the CA's URL right?".to_owned(),

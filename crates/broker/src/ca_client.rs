@@ -260,7 +260,7 @@ impl CaHttp {
         let url = discovery_url(&ca.url, &target)?;
         let response = self.get(&url, clock).await?;
         let body = read_body(response, &ca.url).await?;
-        serde_json::from_slice(&body)
+        epithet_wire::read_document(&body)
             .map(Some)
             .map_err(|error| format!("its discovery document is not understood: {error}"))
     }

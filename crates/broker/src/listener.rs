@@ -212,7 +212,7 @@ fn receive(stream: &UnixStream, buffer: &mut [u8], stderr: &mut Option<OwnedFd>)
 /// # Errors
 /// What is wrong with it, for the peer.
 pub fn parse(line: &[u8]) -> Result<Request, String> {
-    let request: Request = serde_json::from_slice(line).map_err(|error| {
+    let request: Request = epithet_wire::read_document(line).map_err(|error| {
         format!("malformed request: {error}; is this `epithet` of another version than the broker?")
     })?;
     let questions = [

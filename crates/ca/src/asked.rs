@@ -97,7 +97,7 @@ pub fn is_request(body: &[u8]) -> bool {
 impl Asked {
     /// Reads a body. Names that no host and no user can have go no further: neither to policy nor into a log.
     pub(crate) fn read(body: &[u8]) -> Result<Self, Unreadable> {
-        let request: CertificateRequest = serde_json::from_slice(body)?;
+        let request: CertificateRequest = epithet_wire::read_document(body)?;
         let connection = request.connection;
         if request.public_key.is_empty() || connection.remote_host.is_empty() {
             return Err(BadRequest::Incomplete.into());

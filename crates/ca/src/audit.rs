@@ -5,7 +5,8 @@
 //! certificate: when the line took so long that its request was answered 503 meanwhile, or the client was gone.
 //!
 //! Every line ends with `"previous":"<SHA-256 of the line before it>"`, so that a line taken out or changed later is
-//! found by [`verify`] (the last line excepted: keep its hash elsewhere to protect it too). The first line of all
+//! found by [`verify`]. For the last line its hash stands beside the log ([`WrittenLast`]): keep it elsewhere too, against those
+//! who can write both. The first line of all
 //! carries 64 zeros.
 
 mod chain;
@@ -17,6 +18,7 @@ mod writer;
 
 pub use chain::{BrokenChain, ChainCheck, Step, verify};
 pub(crate) use entry::{CertificateEntry, Entry, GroundsEntry, timestamp};
+pub use last::WrittenLast;
 
 use chain::zeros;
 use epithet_wire::limits::{AUDIT_DEADLINE, AUDIT_WAITING_MAX};

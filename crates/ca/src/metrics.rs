@@ -19,10 +19,27 @@ pub struct CaMetrics {
     audit_failures: Counter,
 }
 
+/// How a request can end. Each is shown from the start, at 0: `increase()` does not see the first of what was not there.
+const OUTCOMES: [&str; 9] = [
+    "issued",
+    "repeated",
+    "denied",
+    "token_refused",
+    "not_this_ca",
+    "too_many",
+    "bad_request",
+    "busy",
+    "failed",
+];
+
 impl Default for CaMetrics {
     fn default() -> Self {
+        let requests = Family::<Labels, Counter>::default();
+        for outcome in OUTCOMES {
+            drop(requests.get_or_create(&vec![("outcome", outcome)]));
+        }
         Self {
-            requests: Family::default(),
+            requests,
             issue_seconds: latency_histogram(),
             policy_seconds: latency_histogram(),
             audit_failures: Counter::default(),

@@ -165,7 +165,7 @@ impl PolicyClient {
         };
         place.answered();
         if answer.status == StatusCode::OK {
-            return serde_json::from_slice(&answer.body).map_err(|error| garbled(&error));
+            return epithet_wire::read_document(&answer.body).map_err(|error| garbled(&error));
         }
         Err(answer.refusal())
     }
@@ -174,7 +174,7 @@ impl PolicyClient {
     pub(crate) async fn discovery(&self) -> Result<(Discovery, Option<HeaderValue>), PolicyFailure> {
         let mut answer = self.ask(Method::GET, b"", None).await?;
         if answer.status == StatusCode::OK {
-            let discovery = serde_json::from_slice(&answer.body).map_err(|error| garbled(&error))?;
+            let discovery = epithet_wire::read_document(&answer.body).map_err(|error| garbled(&error))?;
             return Ok((discovery, answer.headers.remove(CACHE_CONTROL)));
         }
         Err(answer.refusal())

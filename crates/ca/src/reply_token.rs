@@ -70,7 +70,7 @@ fn authentic(keys: &[CaPublicKey], token: &[u8]) -> Result<ReplyClaims, ReplyTok
     let (header, payload) = signed.split_once('.').ok_or_else(malformed)?;
     let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| malformed());
     let (header, payload, signature) = (decode(header)?, decode(payload)?, decode(signature)?);
-    let header: Header<'_> = serde_json::from_slice(&header).map_err(|_| malformed())?;
+    let header: Header<'_> = epithet_wire::read_document(&header).map_err(|_| malformed())?;
     if header.typ != REPLY_TOKEN_TYPE {
         return Err(malformed());
     }
@@ -79,7 +79,7 @@ fn authentic(keys: &[CaPublicKey], token: &[u8]) -> Result<ReplyClaims, ReplyTok
             .is_some_and(|algorithm| key.verify_jws(algorithm, signed.as_bytes(), &signature))
     });
     let key = key.ok_or(ReplyTokenError::Signature)?;
-    let claims: ReplyClaims = serde_json::from_slice(&payload).map_err(|_| malformed())?;
+    let claims: ReplyClaims = epithet_wire::read_document(&payload).map_err(|_| malformed())?;
     if claims.iss == key.fingerprint() {
         Ok(claims)
     } else {

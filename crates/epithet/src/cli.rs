@@ -5,6 +5,7 @@ mod audit;
 mod auth;
 mod ca;
 mod demo;
+mod environment;
 mod host;
 mod laptop;
 mod rules;
@@ -18,6 +19,7 @@ pub(crate) use audit::{AuditCommand, Decided, FilterOptions, ListOptions, Verify
 pub(crate) use auth::{AuthCommand, OidcCommand, OidcOptions, PluginCommand};
 pub(crate) use ca::{CaCommand, CaOptions, IssuingOptions, RotateOptions, ServeCaOptions};
 pub(crate) use demo::{DemoCommand, DemoOptions};
+pub(crate) use environment::{FromVariable, parse};
 pub(crate) use host::{CaKeyOptions, HostCheckOptions, HostCommand, HostSetupOptions};
 pub(crate) use laptop::{
     DoctorOptions, InstallOptions, SetupOptions, Start, StatusOptions, StopOptions, TraceCommand,
@@ -45,7 +47,7 @@ See it work on this machine, with nothing configured:  epithet demo";
 
 const AFTER_HELP: &str = "\
 Files: /etc/epithet/*.{yaml,yml,json}, then ~/.epithet/*.{yaml,yml,json}, then --config; keys are named as the flags. \
-A flag beats an environment variable, which beats a file, which beats the default.
+A flag beats an environment variable, which beats a file, which beats the default. An empty variable is as if it were not set.
 
 Exit codes: 0 success, 1 failure, 80 wrong command line.";
 

@@ -2,6 +2,7 @@
 //!
 //! 0 success, 1 failure, 80 wrong command line: the codes that users of epithet 0.19 know.
 
+use crate::cli::FromVariable;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -72,8 +73,9 @@ fn without_credentials(text: &str) -> Option<String> {
     (safe != text).then_some(safe)
 }
 
-/// Prints an error with its causes: `epithet: error: <what>`, further lines indented below.
-pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+/// Prints an error with its causes: `epithet: error: <what>`, further lines indented below. A flag that it names and that was not
+/// typed is said to be from the environment.
+pub(crate) fn report(error: &anyhow::Error, from_environment: &[FromVariable]) -> ExitCode {
     let mut text = error.to_string();
     for cause in error.chain().skip(1) {
         let cause = cause.to_string();
@@ -82,14 +84,40 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
             text.push_str(&cause);
         }
     }
+    for FromVariable { flag, variable } in from_environment {
+        if names(&text, flag) {
+            text = format!("{}\n{flag} is from the environment: {variable}", text.trim_end());
+        }
+    }
     let text = epithet_wire::display::sanitize_text(text.as_bytes()).replace('\n', "\n  ");
     let _ = writeln!(std::io::stderr(), "epithet: error: {}", text.trim_end());
     ExitCode::FAILURE
 }
 
+/// Whether the text names a flag, and not only one that begins so.
+fn names(text: &str, flag: &str) -> bool {
+    let goes_on = |c: char| c == '-' || c.is_ascii_alphanumeric();
+    text.match_indices(flag)
+        .any(|(at, _)| !text[at + flag.len()..].starts_with(goes_on))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flag_is_named_by_all_of_its_name() {
+        for (text, is_named) in [
+            ("--max-ttl: too long", true),
+            ("give --max-ttl", true),
+            ("--max-ttl-of-all and --max-ttl", true),
+            ("--max-ttl-of-all", false),
+            ("--max-ttls", false),
+            ("", false),
+        ] {
+            assert_eq!(names(text, "--max-ttl"), is_named, "{text}");
+        }
+    }
 
     #[test]
     fn a_quoted_url_loses_its_password_and_nothing_else() {

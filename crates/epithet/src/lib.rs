@@ -16,7 +16,6 @@ mod wildcard;
 #[doc(hidden)]
 pub use config::understand;
 
-use clap::Parser;
 use std::process::ExitCode;
 
 /// The whole program: what to do is in its arguments.
@@ -36,8 +35,8 @@ pub fn main() -> ExitCode {
 
 /// Everything but `match`: parse, read the configuration, do it, and say what went wrong.
 fn run() -> ExitCode {
-    let cli = match cli::Cli::try_parse() {
-        Ok(cli) => cli,
+    let (cli, from_environment) = match cli::parse() {
+        Ok(parsed) => parsed,
         Err(error) => return failure::usage(error),
     };
     let result = commands::run(cli);
@@ -45,6 +44,6 @@ fn run() -> ExitCode {
     logging::flush();
     match result {
         Ok(code) => code,
-        Err(error) => failure::report(&error),
+        Err(error) => failure::report(&error, &from_environment),
     }
 }

@@ -15,10 +15,24 @@ pub struct PolicyMetrics {
     decision_seconds: Histogram,
 }
 
+/// How a question can end. Each is shown from the start, at 0: `increase()` does not see the first of what was not there.
+const OUTCOMES: [&str; 6] = [
+    "allowed",
+    "denied",
+    "token_refused",
+    "unavailable",
+    "bad_request",
+    "not_the_ca",
+];
+
 impl Default for PolicyMetrics {
     fn default() -> Self {
+        let decisions = Family::<Vec<(&'static str, &'static str)>, Counter>::default();
+        for outcome in OUTCOMES {
+            drop(decisions.get_or_create(&vec![("outcome", outcome)]));
+        }
         Self {
-            decisions: Family::default(),
+            decisions,
             decision_seconds: latency_histogram(),
         }
     }

@@ -114,7 +114,7 @@ impl Server {
             self.policy.metrics().refused(outcome_of(refusal.status));
             refusal
         };
-        let request: PolicyRequest = serde_json::from_slice(body).map_err(|error| {
+        let request: PolicyRequest = epithet_wire::read_document(body).map_err(|error| {
             refused(Refusal::plain(
                 StatusCode::BAD_REQUEST,
                 format!("Invalid JSON: {error}"),

@@ -246,7 +246,7 @@ impl ServiceTokens {
         };
         let header = decode(header)?;
         let header: Header<'_> =
-            serde_json::from_slice(&header).map_err(|_| malformed("its header is not that of a CA"))?;
+            epithet_wire::read_document(&header).map_err(|_| malformed("its header is not that of a CA"))?;
         let signature = decode(signature)?;
         let keys = self.keys.load();
         let (_, fingerprint) = keys
@@ -256,7 +256,7 @@ impl ServiceTokens {
                     .is_some_and(|algorithm| key.verify_jws(algorithm, signed.as_bytes(), &signature))
             })
             .ok_or(ServiceTokenError::Signature)?;
-        let claims: Claims = serde_json::from_slice(&decode(payload)?)
+        let claims: Claims = epithet_wire::read_document(&decode(payload)?)
             .map_err(|_| malformed("its claims are not those of a CA"))?;
         if claims.iss != *fingerprint {
             return Err(ServiceTokenError::Issuer);

@@ -69,7 +69,13 @@ struct Answer {
 )]
 enum Expires {
     Seconds(f64),
+    #[serde(deserialize_with = "read_time")]
     Time(Timestamp),
+}
+
+fn read_time<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    epithet_wire::parse_time(&text).ok_or_else(|| serde::de::Error::custom("not an RFC 3339 time"))
 }
 
 impl TokenCommand {
@@ -199,7 +205,7 @@ enum Problem {
 }
 
 fn read(answer: &[u8], now: u64) -> Result<Bearer, Problem> {
-    let answer: Answer = serde_json::from_slice(answer)
+    let answer: Answer = epithet_wire::read_document(answer)
         .map_err(|error| Problem::Answer(format!("its answer is not understood: {error}")))?;
     if answer.identity.is_empty() {
         return Err(Problem::Answer("its answer has an empty identity".to_owned()));
@@ -245,6 +251,10 @@ mod tests {
         assert_eq!(short.expires_at, None);
         let text = read(br#"{"identity":"c","expires":"2026-01-01T00:00:00Z"}"#, 1000).unwrap();
         assert_eq!(text.expires_at, Some(1_767_225_600));
+        let never = read(br#"{"identity":"c","expires":"9999-12-31T23:59:59Z"}"#, 1000).unwrap();
+        assert_eq!(never.expires_at, u64::try_from(Timestamp::MAX.as_second()).ok());
+        let array = read(br#"["c"]"#, 1000).unwrap_err();
+        assert!(matches!(array, Problem::Answer(words) if words.contains("expected an object")));
         let bare = read(br#"{"identity":"d","groups":null,"expires":1000.0e3}"#, 1000).unwrap();
         assert_eq!((bare.person.groups.len(), bare.expires_at), (0, Some(1_000_000)));
         let strong = read(

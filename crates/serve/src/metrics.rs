@@ -1,23 +1,24 @@
-//! Numbers for Prometheus, in the OpenMetrics text format, on a listener of their own: they concern operators only.
+//! Numbers for Prometheus, on a listener of their own: they concern operators only. In the OpenMetrics text format for those who
+//! ask for it, otherwise in the older text format of Prometheus, which every collector reads.
+
+mod format;
 
 use crate::answer::{method_not_allowed, text};
 use crate::tls::Tls;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use http::header::CONTENT_TYPE;
+use format::Format;
+use http::header::{CONTENT_TYPE, VARY};
 use http::{HeaderValue, Method, StatusCode};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text::encode};
+use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use std::fmt;
 use std::sync::Arc;
-
-/// What the text is, as Prometheus asks for it.
-const OPEN_METRICS: HeaderValue =
-    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
 /// From a quarter of a millisecond to eight seconds: a signature takes less than the first, a deadline more than the last.
 const BUCKETS: (f64, f64, u16) = (0.000_25, 2.0, 16);
@@ -39,12 +40,15 @@ async fn handle(State(registry): State<Arc<Registry>>, request: Request) -> Resp
     if request.method() != Method::GET {
         return method_not_allowed("GET");
     }
+    let format = Format::asked_for(request.headers());
     let mut page = String::new();
     if let Err(error) = encode(&mut page, &registry) {
         return text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
     }
-    let mut response = text(StatusCode::OK, page);
-    response.headers_mut().insert(CONTENT_TYPE, OPEN_METRICS);
+    let mut response = text(StatusCode::OK, format.written(page));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, format.content_type());
+    headers.insert(VARY, HeaderValue::from_static("accept"));
     response
 }
 
@@ -52,13 +56,27 @@ async fn handle(State(registry): State<Arc<Registry>>, request: Request) -> Resp
 pub struct Looked<F> {
     name: &'static str,
     help: &'static str,
+    only_grows: bool,
     look: F,
 }
 
 impl<F: Fn() -> Option<f64> + Send + Sync + 'static> Looked<F> {
     /// A gauge of this name.
     pub fn new(name: &'static str, help: &'static str, look: F) -> Box<Self> {
-        Box::new(Self { name, help, look })
+        Box::new(Self {
+            name,
+            help,
+            only_grows: false,
+            look,
+        })
+    }
+
+    /// A counter of this name; the page adds `_total`.
+    pub fn counter(name: &'static str, help: &'static str, look: F) -> Box<Self> {
+        Box::new(Self {
+            only_grows: true,
+            ..*Self::new(name, help, look)
+        })
     }
 }
 
@@ -73,9 +91,10 @@ impl<F: Fn() -> Option<f64> + Send + Sync + 'static> Collector for Looked<F> {
         let Some(value) = (self.look)() else {
             return Ok(());
         };
-        let gauge = ConstGauge::new(value);
-        let metric = encoder.encode_descriptor(self.name, self.help, None, gauge.metric_type())?;
-        gauge.encode(metric)
+        let (counter, gauge) = (ConstCounter::new(value), ConstGauge::new(value));
+        let metric: &dyn EncodeMetric = if self.only_grows { &counter } else { &gauge };
+        let encoder = encoder.encode_descriptor(self.name, self.help, None, metric.metric_type())?;
+        metric.encode(encoder)
     }
 }
 

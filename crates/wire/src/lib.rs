@@ -9,6 +9,7 @@ pub mod broker;
 pub mod ca;
 mod connection;
 pub mod display;
+mod document;
 mod duration;
 mod endpoint;
 pub mod limits;
@@ -18,10 +19,12 @@ mod network;
 mod pattern;
 pub mod policy;
 mod secret;
+mod time;
 mod token;
 pub mod trace;
 
 pub use connection::{Connection, ConnectionError, ConnectionFields};
+pub use document::read_document;
 pub use duration::{DurationError, format_duration, parse_duration};
 pub use endpoint::{Endpoint, EndpointError};
 pub use loopback::{LoopbackAddress, LoopbackAddressError};
@@ -29,4 +32,5 @@ pub use names::{ConnectionHash, HostName, KeyId, NameError, Principal, ProfileNa
 pub use network::{NetworkError, check_network};
 pub use pattern::{HostPattern, HostSketch, PatternError, PatternSketch};
 pub use secret::{PluginState, SecretBytes, SecretStorage};
+pub use time::parse_time;
 pub use token::{HeaderToken, TOKEN_ENCODING_HEADER, Token, TokenError};

@@ -241,7 +241,7 @@ impl Grounds {
         if value.len() > GROUNDS_MAX {
             return None;
         }
-        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(value).ok()?).ok()
+        crate::read_document(&URL_SAFE_NO_PAD.decode(value).ok()?).ok()
     }
 }
 
@@ -262,9 +262,9 @@ fn read_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timest
     if text.starts_with("0001-01-01T") {
         return Ok(None);
     }
-    text.parse()
+    crate::parse_time(&text)
         .map(Some)
-        .map_err(|_| serde::de::Error::custom("notAfter must be an RFC 3339 time"))
+        .ok_or_else(|| serde::de::Error::custom("notAfter must be an RFC 3339 time"))
 }
 
 fn write_time<S: Serializer>(time: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {

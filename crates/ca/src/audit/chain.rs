@@ -66,7 +66,7 @@ pub enum Step {
 pub struct ChainCheck {
     last: Option<Link>,
     lines: u64,
-    is_whole: bool,
+    first_follows: Option<Link>,
 }
 
 impl ChainCheck {
@@ -79,7 +79,7 @@ impl ChainCheck {
         let is_zeros = zeros().as_bytes() == link;
         let step = match &self.last {
             None => {
-                self.is_whole = is_zeros;
+                self.first_follows = Some(String::from_utf8_lossy(link).into_owned());
                 Step::Follows
             }
             Some(last) if last.as_bytes() == link => Step::Follows,
@@ -103,7 +103,12 @@ impl ChainCheck {
 
     /// Whether the first line is the first of all; otherwise it follows one of an earlier file.
     pub fn is_whole(&self) -> bool {
-        self.is_whole
+        self.first_follows.as_deref() == Some(zeros().as_str())
+    }
+
+    /// The hash that the first line carries, of the line that it follows.
+    pub fn first_follows(&self) -> Option<&str> {
+        self.first_follows.as_deref()
     }
 }
 

@@ -4,7 +4,7 @@
 //! follows the last one of the old, also when the CA was started in between. And a log that lost its end, or that is
 //! another one altogether, does not hold the line that this file names.
 
-use super::chain::Link;
+use super::chain::{Link, zeros};
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -40,13 +40,8 @@ impl LastLink {
             .mode(0o600)
             .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
             .open(Self::path(log))?;
-        let mut text = String::new();
-        let _ = (&mut file).take(LENGTH as u64).read_to_string(&mut text);
-        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        let link = text
-            .strip_suffix('\n')
-            .filter(|link| link.len() + 1 == LENGTH && link.bytes().all(is_digit));
-        Ok((Self { file }, link.map(str::to_owned)))
+        let link = read_link(&mut file);
+        Ok((Self { file }, link))
     }
 
     /// Notes the link of the last line.
@@ -55,9 +50,44 @@ impl LastLink {
     }
 }
 
+fn read_link(file: &mut File) -> Option<Link> {
+    let mut text = String::new();
+    let _ = file.take(LENGTH as u64).read_to_string(&mut text);
+    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    text.strip_suffix('\n')
+        .filter(|link| link.len() + 1 == LENGTH && link.bytes().all(is_digit))
+        .map(str::to_owned)
+}
+
+/// What the file beside a log says, for those who only look.
+#[derive(Debug)]
+pub struct WrittenLast {
+    /// The file.
+    pub path: PathBuf,
+    /// The hash of the line that was written last; none when the file holds no hash.
+    pub hash: Option<String>,
+}
+
+impl WrittenLast {
+    /// Reads it. To be read before the log: it is written after it, so a log that is read later holds the line.
+    ///
+    /// # Errors
+    /// The file is not there, or cannot be read.
+    pub fn beside(log: &Path) -> io::Result<Self> {
+        let path = LastLink::path(log);
+        let hash = read_link(&mut File::open(&path)?);
+        Ok(Self { path, hash })
+    }
+
+    /// Whether no line was written yet.
+    pub fn is_before_all(&self) -> bool {
+        self.hash.as_ref().is_some_and(|hash| *hash == zeros())
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::chain::{hash, zeros};
+    use super::super::chain::hash;
     use super::*;
 
     #[test]
@@ -70,7 +100,12 @@ mod tests {
         assert_eq!(none, None);
         for link in [zeros(), hash(b"line")] {
             last.keep(&link).unwrap();
-            assert_eq!(LastLink::open(&log).unwrap().1, Some(link));
+            assert_eq!(LastLink::open(&log).unwrap().1, Some(link.clone()));
+            let looked = WrittenLast::beside(&log).unwrap();
+            assert_eq!(
+                (looked.is_before_all(), looked.hash),
+                (link == zeros(), Some(link))
+            );
         }
         for wrong in [
             "",

@@ -83,6 +83,8 @@ async fn a_decision_beyond_the_limits_is_not_signed() {
             "source-address",
         ),
         ("notAfter", json!("yesterday"), "cannot be used"),
+        ("notAfter", json!("9999-12-31"), "cannot be used"),
+        ("login", json!(["urn:mfa"]), "cannot be used"),
     ] {
         let mut params = good.clone();
         params[field] = value;
@@ -103,6 +105,56 @@ async fn a_life_that_is_too_long_is_cut_and_a_role_cannot_be_chosen() {
     // Parsing takes user certificates only.
     let certificate = crate::setup::certificate(&body);
     assert_eq!(certificate.valid_before() - certificate.valid_after(), 660);
+}
+
+#[tokio::test]
+async fn the_last_second_of_the_year_9999_is_a_time_like_any_other() {
+    for never in ["9999-12-31T23:59:59Z", "9999-12-31T23:59:59.999999999Z"] {
+        let params = json!({"identity": "alice", "principals": ["root"], "expiration": 300_000_000_000_i64,
+                            "notAfter": never});
+        let reply = json!({"certParams": params}).to_string();
+        let (ca, _stop) = ca_with(move || response(200, reply.clone())).await;
+        let (status, body) = ca.ask("token", "root@h").await;
+        assert_eq!(status, 200, "{never}: {body}");
+        let certificate = crate::setup::certificate(&body);
+        assert_eq!(certificate.valid_before() - certificate.valid_after(), 360);
+    }
+}
+
+#[tokio::test]
+async fn an_array_is_no_document() {
+    let params = r#"["alice",["root"],300000000000,{},"0001-01-01T00:00:00Z"]"#;
+    for reply in [
+        "[]".to_owned(),
+        format!("[{params}]"),
+        format!("{{\"certParams\":{params}}}"),
+    ] {
+        let said = reply.clone();
+        let (ca, _stop) = ca_with(move || response(200, reply.clone())).await;
+        refused(&ca, 502, "cannot be used").await;
+        let discovery = ca.get("/discovery").await;
+        let is_object = said.starts_with('{');
+        assert_eq!(
+            discovery.status().as_u16(),
+            if is_object { 200 } else { 502 },
+            "{said}"
+        );
+    }
+    for document in [r#"{"auth":["https://i","c"]}"#, "[]", "[null,null]"] {
+        let (ca, _stop) = ca_with(move || response(200, document)).await;
+        let discovery = ca.get("/discovery").await;
+        assert_eq!(discovery.status().as_u16(), 502, "{document}");
+        let text = discovery.text().await.unwrap();
+        assert!(text.contains("cannot be used"), "{document}: {text}");
+    }
+    // Nor is it a question.
+    let (ca, _stop) = ca_with(|| response(500, "not asked")).await;
+    for question in ["[]", r#"["ssh-ed25519 AAAA",{"remoteHost":"h"}]"#] {
+        let headers = [("Authorization", "Bearer token")];
+        let (status, body) = ca.send("POST", "/", &headers, question).await;
+        assert_eq!(status, 400, "{question}: {body}");
+        assert!(body.contains("expected an object"), "{question}: {body}");
+    }
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 pub(crate) enum AuditCommand {
     /// Show decisions: who got a certificate for what, who did not, and why
     List(Box<ListOptions>),
-    /// Check that no line of an audit log was taken out, put in or changed
+    /// Check that no line of an audit log was taken out, put in, changed or cut off
     Verify(VerifyOptions),
 }
 
@@ -86,9 +86,10 @@ Examples:
   epithet audit verify --includes 5f2c... audit.jsonl
       (nothing was taken from the end since that was the last line)
 
-Every line carries the hash of the line before it. The last line has none after it: keep its hash, which is printed, elsewhere, \
-and --includes finds that it is still there. A rotated log stays one chain, also when the CA was started in between: the file FILE.last \
-beside it holds the last hash. A chain that begins anew within the log is named: a CA that had no such file wrote on, or somebody put \
+Every line carries the hash of the line before it. The last line has none after it: its hash stands in FILE.last beside the newest \
+file, and that line has to be there. Without FILE.last the end cannot be checked, which is said. Who can write both can change both: keep \
+the hash of the last line, which is printed, elsewhere, and --includes finds that it is still there. A rotated log stays one chain, also \
+when the CA was started in between, by the same file. A chain that begins anew within the log is named: a CA that had no such file wrote on, or somebody put \
 another log in place of what was there. Exit code: 0 when the chain holds, 1 when it does not, 2 when a new one begins.";
 
 /// `epithet audit verify`

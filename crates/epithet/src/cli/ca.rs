@@ -108,7 +108,7 @@ pub(crate) struct IssuingOptions {
         value_delimiter = ','
     )]
     pub(crate) trusted_proxy: Vec<TrustedProxy>,
-    /// Serve numbers for Prometheus at http://ADDRESS/metrics, on a listener of their own
+    /// Serve numbers for Prometheus at http://ADDRESS/metrics, on a listener of their own; OpenMetrics where Accept asks for it
     #[arg(long, value_name = "ADDRESS", env = "EPITHET_METRICS_LISTEN")]
     pub(crate) metrics_listen: Option<String>,
     /// Serve TLS with this certificate chain (PEM)

@@ -49,7 +49,7 @@ pub(crate) struct ServePolicyOptions {
     /// Sign every answer with this key, for CAs that have its public half as --policy-key: a private key file, or agent:... as for a CA
     #[arg(long, value_name = "KEY", env = "EPITHET_REPLY_KEY")]
     pub(crate) reply_key: Option<KeyName>,
-    /// Serve numbers for Prometheus at http://ADDRESS/metrics, on a listener of their own
+    /// Serve numbers for Prometheus at http://ADDRESS/metrics, on a listener of their own; OpenMetrics where Accept asks for it
     #[arg(long, value_name = "ADDRESS", env = "EPITHET_METRICS_LISTEN")]
     pub(crate) metrics_listen: Option<String>,
     /// Serve TLS with this certificate chain (PEM)

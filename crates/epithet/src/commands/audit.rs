@@ -1,5 +1,6 @@
 //! `epithet audit`: what the CA decided, and whether its log is still what it wrote.
 
+mod end;
 mod filter;
 mod follow;
 mod line;

@@ -114,6 +114,7 @@ pub(crate) fn policy(global: &Global, options: ServePolicyOptions) -> anyhow::Re
     crate::runtime::run(threads(), |ending| async move {
         let keys = ca_keys::public(&ca_pubkey, roots.as_deref()).await?;
         let numbers = Numbers::new(tls.as_ref(), Some(&policy));
+        numbers.reloads.expect("ca_keys");
         let callers_keys = CallersKeys::new(ca_pubkey, roots, numbers.reloads.clone());
         let callers = Arc::new(service_tokens(keys, &callers_keys));
         let reload = Reload {

@@ -232,6 +232,24 @@ fn keys_certificates_and_reloads_stand_on_every_page_that_they_concern() {
         assert!(sum.is_none_or(|sum| sum > 0.0 && sum < 60.0), "{page}");
     }
 
+    // What never happened is 0, so that the first time is an increase.
+    for (shown, name) in [
+        (&ca, "epithet_ca_requests_total{outcome=\"failed\"}"),
+        (&together, "epithet_ca_requests_total{outcome=\"too_many\"}"),
+        (&policy, "epithet_policy_decisions_total{outcome=\"unavailable\"}"),
+        (&policy, &reloads("ca_keys", "failed")),
+        (&ca, &reloads("audit", "failed")),
+        (&together, &reloads("rules", "failed")),
+        (&policy, "epithet_policy_rules_failed_reloads_total"),
+    ] {
+        assert_eq!(shown.number(name), Some(0.0), "{name}: {}", shown.page());
+    }
+    assert_eq!(
+        ca.number(&reloads("ca_keys", "ok")),
+        None,
+        "none are read again there"
+    );
+
     // A request that is not the CA's, and a token that is nobody's.
     firm.over_tls(policy.server.url(), &request("POST", "/", &[], b"{}"));
     policy.reaches(
@@ -249,12 +267,12 @@ fn keys_certificates_and_reloads_stand_on_every_page_that_they_concern() {
     ] {
         for what in whats {
             shown.reaches(&reloads(what, "ok"), |count| count == 1.0);
-            assert_eq!(shown.number(&reloads(what, "failed")), None);
+            assert_eq!(shown.number(&reloads(what, "failed")), Some(0.0));
         }
     }
     assert_eq!(ca.number(&reloads("rules", "ok")), None);
     for shown in [&policy, &together] {
-        shown.reaches("epithet_policy_rules_reloads", |count| count == 1.0);
+        shown.reaches("epithet_policy_rules_reloads_total", |count| count == 1.0);
     }
 
     // What cannot be used is counted, and the rules in force grow older.
@@ -266,8 +284,8 @@ fn keys_certificates_and_reloads_stand_on_every_page_that_they_concern() {
     for shown in [&policy, &together] {
         shown.reaches(&reloads("rules", "failed"), |count| count >= 1.0);
         shown.reaches(&reloads("tls", "failed"), |count| count == 1.0);
-        shown.reaches("epithet_policy_rules_failed_reloads", |count| count >= 1.0);
-        assert_eq!(shown.number("epithet_policy_rules_reloads"), Some(1.0));
+        shown.reaches("epithet_policy_rules_failed_reloads_total", |count| count >= 1.0);
+        assert_eq!(shown.number("epithet_policy_rules_reloads_total"), Some(1.0));
         assert!(
             shown.number(TLS_END).is_some_and(|end| end > now() + 1.9 * DAY),
             "the old one stays"

@@ -15,6 +15,30 @@ fn number(page: &str, name: &str) -> f64 {
     line.map_or(0.0, |value| value.parse().expect("a number"))
 }
 
+/// What a Prometheus of today sends.
+const PROMETHEUS: &str = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,\
+    application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,\
+    text/plain;version=0.0.4;q=0.2,*/*;q=0.1";
+
+/// In the text format 0.0.4 every sample stands below the TYPE line of its own name, histograms excepted.
+fn well_formed(page: &str) {
+    let mut family = ("", "");
+    for line in page.lines() {
+        if let Some(named) = line.strip_prefix("# TYPE ") {
+            family = named.split_once(' ').expect("a name and a kind");
+        } else if !line.starts_with("# HELP ") {
+            let name = line.split(['{', ' ']).next().expect("a name");
+            let rest = name.strip_prefix(family.0);
+            let parts: &[&str] = match family.1 {
+                "histogram" => &["_bucket", "_sum", "_count"],
+                "counter" | "gauge" => &[""],
+                other => panic!("{other}: {page}"),
+            };
+            assert!(rest.is_some_and(|rest| parts.contains(&rest)), "{line}: {page}");
+        }
+    }
+}
+
 #[test]
 fn numbers_for_prometheus_are_on_a_listener_of_their_own() {
     let office = Office::new();
@@ -27,12 +51,9 @@ fn numbers_for_prometheus_are_on_a_listener_of_their_own() {
     ]);
     let line = ca.server.wait_for_log("metrics: listening on ");
     let address = line.rsplit(' ').next().expect("an address").to_owned();
-    let metrics = || {
-        exchange(
-            &format!("http://{address}"),
-            &request("GET", "/metrics", &[], b""),
-        )
-    };
+    let url = format!("http://{address}");
+    let metrics_as = |accept: &[(&str, &str)]| exchange(&url, &request("GET", "/metrics", accept, b""));
+    let metrics = || metrics_as(&[("accept", PROMETHEUS)]);
     assert_eq!(
         ca.ask("alice", &office.question()).status(),
         503,
@@ -51,11 +72,51 @@ fn numbers_for_prometheus_are_on_a_listener_of_their_own() {
         number(&page.body, "epithet_ca_requests_total{outcome=\"failed\"}"),
         1.0
     );
+    let type_of = |page: &str, name: &str| page.contains(&format!("\n# TYPE {name}"));
+    assert!(
+        type_of(&page.body, "epithet_ca_audit_failures counter\n"),
+        "{page:?}"
+    );
+    // Who does not ask for OpenMetrics gets the text that every collector reads.
+    for accept in [
+        &[][..],
+        &[("accept", "text/plain;version=0.0.4")],
+        &[("accept", "*/*")],
+        &[(
+            "accept",
+            "text/plain;version=0.0.4;q=0.5,application/openmetrics-text;q=0.4",
+        )],
+        &[("accept", "application/openmetrics-text;q=0")],
+    ] {
+        let page = metrics_as(accept);
+        let kind = page.header("content-type");
+        assert_eq!(
+            kind,
+            Some("text/plain; version=0.0.4; charset=utf-8"),
+            "{accept:?}"
+        );
+        assert!(
+            !page.body.contains("# EOF") && !page.body.contains("# UNIT"),
+            "{page:?}"
+        );
+        for line in [
+            "# TYPE epithet_ca_audit_failures_total counter\n",
+            "# HELP epithet_ca_audit_failures_total Lines ",
+            "# TYPE epithet_policy_rules_reloads_total counter\nepithet_policy_rules_reloads_total 0",
+            "# TYPE epithet_policy_rules_age_seconds gauge\n",
+            "# TYPE epithet_ca_issue_seconds histogram\n",
+            "epithet_ca_issue_seconds_bucket{le=\"+Inf\"} 0\n",
+        ] {
+            assert!(page.body.contains(line), "{line}: {page:?}");
+        }
+        assert_eq!(number(&page.body, "epithet_ca_audit_failures_total"), 1.0);
+        well_formed(&page.body);
+    }
     ca.server.daemon().signal(Signal::HUP);
     let reloaded = wait_until(DEADLINE, || {
         let page = metrics().body;
         (number(&page, "epithet_reloads_total{what=\"audit\",result=\"ok\"}") > 0.0
-            && number(&page, "epithet_policy_rules_reloads") > 0.0)
+            && number(&page, "epithet_policy_rules_reloads_total") > 0.0)
             .then_some(())
     });
     assert!(reloaded.is_some(), "{}", metrics().body);

@@ -6,6 +6,7 @@
 mod broker_socket;
 mod configuration;
 mod demo;
+mod environment;
 mod files;
 mod help;
 mod plugin_kit;

@@ -34,7 +34,7 @@ fn a_bad_rule_is_told_by_a_server_with_its_place_and_counted() {
         let page = get(&metrics, "/metrics");
         let line = page
             .lines()
-            .find(|line| line.starts_with("epithet_policy_rules_failed_reloads"));
+            .find(|line| line.starts_with("epithet_policy_rules_failed_reloads_total"));
         line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
     };
     assert_eq!(failed(), Some(0.0));

@@ -426,6 +426,102 @@ fn whatever_was_done_to_a_log_is_found() {
 }
 
 #[test]
+fn an_end_that_was_changed_or_cut_off_is_found_by_the_file_beside_the_log() {
+    let mut story = Story::begin();
+    let log = text(&story.log).to_owned();
+    let beside = format!("{log}.last");
+    let nothing = story.audit(&["verify", &log]).success().stdout;
+    assert!(
+        nothing.contains("0 lines, the chain holds") && !nothing.contains("cannot be checked"),
+        "{nothing}"
+    );
+    for host in ["one", "two", "three"] {
+        story.ask("alice", &format!("{host}.example.com"));
+    }
+    let whole = std::fs::read_to_string(&log).unwrap();
+    let fine = story.audit(&["verify", &log]).success().stdout;
+    assert!(
+        fine.contains("3 lines, the chain holds") && !fine.contains("the end"),
+        "{fine}"
+    );
+
+    story.daemon_ends();
+    let lines: Vec<&str> = whole.lines().collect();
+    let first_only = format!("{}\n", lines[0]);
+    let last_changed = whole.replace("three.example.com", "eerht.example.com");
+    let last_missing = format!("{}\n{}\n", lines[0], lines[1]);
+    for (what, written) in [
+        ("its last line changed", &last_changed),
+        ("its last line missing", &last_missing),
+        ("but one line missing", &first_only),
+    ] {
+        std::fs::write(&log, written).unwrap();
+        let found = story.audit(&["verify", &log]);
+        assert_eq!(found.code(), Some(1), "{what}: {}", found.stdout);
+        assert_eq!(found.stdout, "", "{what}");
+        for words in [
+            "the log ends before, or other than with, the line that was written last",
+            &log,
+            &beside,
+            "try: compare the log with a copy",
+        ] {
+            assert!(found.stderr.contains(words), "{what}: {words}: {}", found.stderr);
+        }
+    }
+
+    // Lines after the last one: a CA that was killed between the two files, or somebody who can count.
+    let kept = std::fs::read(&beside).unwrap();
+    std::fs::write(&log, &whole).unwrap();
+    story.daemon_starts();
+    story.ask("alice", "four.example.com");
+    story.daemon_ends();
+    let written = std::fs::read(&beside).unwrap();
+    std::fs::write(&beside, kept).unwrap();
+    let behind = story.audit(&["verify", &log]).success().stdout;
+    assert!(behind.contains("1 line stands after the one that"), "{behind}");
+    std::fs::write(&beside, &written).unwrap();
+
+    // Rotated: the last line is in the earlier file, which may be given or not.
+    let old = format!("{log}.1");
+    std::fs::rename(&log, &old).unwrap();
+    std::fs::write(&log, "").unwrap();
+    let both = story.audit(&["verify", &old, &log]).success().stdout;
+    assert!(
+        both.contains("4 lines") && !both.contains("cannot be checked"),
+        "{both}"
+    );
+    let alone = story.audit(&["verify", &log]).success().stdout;
+    assert!(
+        alone.contains("names a line of an earlier file; give that file too"),
+        "{alone}"
+    );
+    let earlier = story.audit(&["verify", &old]).success().stdout;
+    assert!(
+        earlier.contains("the end cannot be checked: there is no"),
+        "{earlier}"
+    );
+    let four = std::fs::read_to_string(&old).unwrap();
+    std::fs::write(&old, four.replace("four.example.com", "ruof.example.com")).unwrap();
+    assert_eq!(story.audit(&["verify", &old, &log]).code(), Some(1));
+
+    // Without a hash nobody can tell.
+    std::fs::write(&old, &four).unwrap();
+    std::fs::rename(&old, &log).unwrap();
+    std::fs::write(&beside, "nothing\n").unwrap();
+    let garbled = story.audit(&["verify", &log]).success().stdout;
+    assert!(
+        garbled.contains("the end cannot be checked") && garbled.contains("holds no hash"),
+        "{garbled}"
+    );
+    std::fs::remove_file(&beside).unwrap();
+    let unknown = story.audit(&["verify", &log]).success().stdout;
+    assert!(
+        unknown.contains("the end cannot be checked: there is no"),
+        "{unknown}"
+    );
+}
+
+#[test]
 fn a_log_stays_one_chain_over_a_rotation_and_a_start_and_a_new_chain_is_told_from_a_broken_one() {
     let mut story = Story::begin();
     story.ask("alice", "one.example.com");

@@ -1,12 +1,13 @@
 //! `epithet audit verify`: is the log still what the CA wrote?
 
+use super::end::End;
 use super::line::{Piece, next_line};
 use crate::cli::VerifyOptions;
 use anyhow::{Context, bail};
 use epithet_ca::audit::{ChainCheck, Step};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// The exit code when every line follows the one before it but for one or more that begin a new chain.
@@ -16,6 +17,8 @@ const NEW_CHAIN: u8 = 2;
 pub(super) fn run(options: &VerifyOptions) -> anyhow::Result<ExitCode> {
     let mut chain = ChainCheck::default();
     let (mut is_included, mut begins) = (false, Vec::new());
+    let newest = options.files.last().map_or(Path::new("-"), PathBuf::as_path);
+    let mut end = End::of(newest);
     let expected = options.includes.as_deref().map(str::to_ascii_lowercase);
     for file in &options.files {
         let (name, mut log) = open(file)?;
@@ -32,6 +35,7 @@ pub(super) fn run(options: &VerifyOptions) -> anyhow::Result<ExitCode> {
                 }
             }
             is_included |= chain.last() == expected.as_deref();
+            end.see(&chain);
         }
     }
     let names: Vec<String> = options.files.iter().map(|file| name_of(file)).collect();
@@ -41,6 +45,7 @@ pub(super) fn run(options: &VerifyOptions) -> anyhow::Result<ExitCode> {
             "{name}: the line with the hash {expected} is not there: the end of the log was taken away, or it is another log"
         );
     }
+    let about_its_end = end.judge(&chain, newest)?;
     let lines = chain.lines();
     let s = if lines == 1 { "" } else { "s" };
     let mut text = match begins.len() {
@@ -57,6 +62,9 @@ pub(super) fn run(options: &VerifyOptions) -> anyhow::Result<ExitCode> {
     }
     if lines > 0 && !chain.is_whole() {
         text.push_str("  the first line follows one of an earlier file\n");
+    }
+    if let Some(words) = about_its_end {
+        text.push_str(&format!("  {words}\n"));
     }
     if let Some(last) = chain.last() {
         text.push_str(&format!(

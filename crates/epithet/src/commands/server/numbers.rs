@@ -15,6 +15,14 @@ use tokio_util::sync::CancellationToken;
 pub(super) struct Reloads(Family<Vec<(&'static str, &'static str)>, Counter>);
 
 impl Reloads {
+    /// This kind is read again here. Both results are shown from the start, at 0: `increase()` does not see the first of what
+    /// was not there.
+    pub(super) fn expect(&self, what: &'static str) {
+        for result in ["ok", "failed"] {
+            drop(self.0.get_or_create(&vec![("what", what), ("result", result)]));
+        }
+    }
+
     pub(super) fn note(&self, what: &'static str, worked: bool) {
         let result = if worked { "ok" } else { "failed" };
         self.0
@@ -40,9 +48,11 @@ impl Numbers {
             reloads.0.clone(),
         );
         if let Some(tls) = tls {
+            reloads.expect("tls");
             registry.register_collector(tls_expiry(tls.clone()));
         }
         if let Some(policy) = policy {
+            reloads.expect("rules");
             register_policy(&mut registry, policy);
         }
         Self { reloads, registry }
@@ -57,6 +67,7 @@ impl Numbers {
 
     /// And how the audit log's file fares.
     pub(super) fn of_audit(&mut self, audit: &AuditLog) {
+        self.reloads.expect("audit");
         self.registry.register(
             "ca_audit_files_lost",
             "How often the audit log's file was deleted while it was in use",
@@ -102,12 +113,12 @@ fn register_policy(registry: &mut Registry, policy: &Arc<Policy>) {
             u64::try_from(age.as_secs()).ok()
         }),
     ));
-    registry.register_collector(Looked::new(
+    registry.register_collector(Looked::counter(
         "policy_rules_reloads",
         "How often the rules were read again and took effect",
         look(|policy| Some(policy.status().reloads)),
     ));
-    registry.register_collector(Looked::new(
+    registry.register_collector(Looked::counter(
         "policy_rules_failed_reloads",
         "How often the rules were read again and could not be used",
         look(|policy| Some(policy.status().failed_reloads)),

@@ -40,10 +40,12 @@ impl Passphrases {
     pub(super) fn next(&mut self) -> anyhow::Result<Source> {
         if self.lines.is_none() {
             self.lines = Some(match (self.descriptor, std::env::var_os(FILE)) {
-                (Some(number), _) => read(Path::new(&format!("/dev/fd/{number}")))
-                    .with_context(|| format!("--key-passphrase-fd {number}"))?,
-                (None, Some(file)) => read(Path::new(&file)).context(FILE)?,
-                (None, None) => std::collections::VecDeque::new(),
+                (Some(number), _) => {
+                    read_descriptor(number).with_context(|| format!("--key-passphrase-fd {number}"))?
+                }
+                (None, Some(file)) if !file.is_empty() => read(Path::new(&file))
+                    .with_context(|| format!("{FILE}: {}", Path::new(&file).display()))?,
+                (None, _) => std::collections::VecDeque::new(),
             });
         }
         let lines = self.lines.get_or_insert_default();
@@ -55,6 +57,17 @@ impl Passphrases {
         let terminal = || Source::Terminal(self.ending.clone());
         Ok(next.map_or_else(terminal, Source::Given))
     }
+}
+
+fn read_descriptor(number: u32) -> anyhow::Result<std::collections::VecDeque<SecretBytes>> {
+    let path = format!("/dev/fd/{number}");
+    // What is no open descriptor is not there on Linux, and a bad descriptor elsewhere.
+    if rustix::fs::stat(&path).is_err() {
+        anyhow::bail!(
+            "descriptor {number} is not open; open it where the command is started, with {number}<FILE in a shell"
+        );
+    }
+    read(Path::new(&path))
 }
 
 fn read(path: &Path) -> anyhow::Result<std::collections::VecDeque<SecretBytes>> {
