@@ -15,7 +15,6 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderValue, InvalidHeaderValue, LINK};
 use reqwest::{Response, StatusCode};
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use url::Url;
@@ -101,13 +100,8 @@ pub(crate) struct FrontPage {
 #[derive(Debug, thiserror::Error)]
 pub enum CaHttpError {
     /// The file of `--tls-ca-cert`.
-    #[error("--tls-ca-cert {path}: {problem}")]
-    Roots {
-        /// Which file.
-        path: std::path::PathBuf,
-        /// What is wrong with it.
-        problem: String,
-    },
+    #[error("--tls-ca-cert: {0}")]
+    Roots(reqwest::Error),
     /// TLS itself.
     #[error("cannot set up TLS: {0}")]
     Tls(reqwest::Error),
@@ -149,21 +143,10 @@ impl Recipe {
 }
 
 impl CaHttp {
-    /// A client that trusts the system's roots and those of `tls_ca_cert`, and waits at most `deadline` for an answer.
-    pub fn new(tls_ca_cert: Option<&Path>, deadline: Duration) -> Result<Self, CaHttpError> {
-        let mut roots = Vec::new();
-        if let Some(path) = tls_ca_cert {
-            let error = |problem: String| CaHttpError::Roots {
-                path: path.to_owned(),
-                problem,
-            };
-            let pem = std::fs::read(path).map_err(|problem| error(problem.to_string()))?;
-            roots =
-                reqwest::Certificate::from_pem_bundle(&pem).map_err(|problem| error(problem.to_string()))?;
-            if roots.is_empty() {
-                return Err(error("there is no PEM certificate in it".to_owned()));
-            }
-        }
+    /// A client that trusts the system's roots and those of `roots` (PEM, of `--tls-ca-cert`), and waits at most `deadline` for an answer.
+    pub fn new(roots: Option<&[u8]>, deadline: Duration) -> Result<Self, CaHttpError> {
+        let roots = roots.map_or(Ok(Vec::new()), reqwest::Certificate::from_pem_bundle);
+        let roots = roots.map_err(CaHttpError::Roots)?;
         let recipe = Recipe { roots, deadline };
         let fresh = Fresh {
             clients: recipe.clients()?,

@@ -1,6 +1,6 @@
 //! Why a CA said nothing, or something that no CA says: one sentence for each situation that a person can act on.
 
-use epithet_wire::display::sanitize_line;
+use epithet_wire::display::{TLS_CA_AS_SERVER, sanitize_line};
 use reqwest::StatusCode;
 use std::error::Error;
 use std::io;
@@ -86,8 +86,9 @@ impl Cause {
     /// What to do about a TLS certificate that rustls does not accept, for the reason it names.
     fn certificate_remedy(&self, host: &str) -> String {
         let has = |words: &str| self.chain.contains(words);
-        if has("CaUsedAsEndEntity") {
-            "that is a TLS CA's own certificate: the server needs one that this CA issued for it".into()
+        let (ca_as_server, remedy) = TLS_CA_AS_SERVER;
+        if has(ca_as_server) {
+            remedy.into()
         } else if has("not valid for name") || has("NotValidForName") {
             format!("it is for another name than {host}: correct the CA's URL, or what the server shows")
         } else if has("expired") || has("Expired") || has("not valid yet") || has("NotValidYet") {

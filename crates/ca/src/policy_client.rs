@@ -11,6 +11,7 @@ use crate::waiting::Waiting;
 use axum::body::Bytes;
 use epithet_ssh::{CaPublicKey, CaSigner};
 use epithet_wire::ca::{Discovery, REQUEST_ID_HEADER};
+use epithet_wire::display::innermost;
 use epithet_wire::limits::{HTTP_BODY_MAX, POLICY_DEADLINE, POLICY_WAITING_MAX};
 use epithet_wire::policy::{GROUNDS_HEADER, Grounds, PolicyRequest, PolicyResponse, REPLY_SIGNATURE_HEADER};
 use epithet_wire::{ConnectionFields, Endpoint, RequestId, Token};
@@ -324,9 +325,5 @@ fn garbled(error: &serde_json::Error) -> PolicyFailure {
 
 /// The innermost reason, which is the one that helps; without the URL, which may be internal.
 fn unreachable(error: &reqwest::Error) -> PolicyFailure {
-    let mut reason: &dyn std::error::Error = error;
-    while let Some(source) = reason.source() {
-        reason = source;
-    }
-    PolicyFailure::Unreachable(reason.to_string())
+    PolicyFailure::Unreachable(innermost(error))
 }

@@ -63,13 +63,8 @@ impl UnixClient {
     }
 }
 
-/// The innermost reason, which is the one that helps.
 fn unreachable(error: &dyn std::error::Error) -> PolicyFailure {
-    let mut reason = error;
-    while let Some(source) = reason.source() {
-        reason = source;
-    }
-    PolicyFailure::Unreachable(reason.to_string())
+    PolicyFailure::Unreachable(epithet_wire::display::innermost(error))
 }
 
 #[derive(Debug, Clone)]

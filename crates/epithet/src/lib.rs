@@ -11,6 +11,7 @@ mod published_text;
 mod runtime;
 mod ssh_config_file;
 mod terminal;
+mod tls_roots;
 mod wildcard;
 
 #[doc(hidden)]

@@ -19,10 +19,7 @@ pub(crate) async fn published_text(mut response: reqwest::Response) -> anyhow::R
 }
 
 /// The reason that helps, without the URL, which the caller says.
+#[expect(clippy::needless_pass_by_value, reason = "what `map_err` calls")]
 pub(crate) fn innermost(error: reqwest::Error) -> anyhow::Error {
-    let mut reason: &dyn std::error::Error = &error;
-    while let Some(source) = reason.source() {
-        reason = source;
-    }
-    anyhow::anyhow!("{reason}")
+    anyhow::anyhow!(epithet_wire::display::innermost(&error))
 }

@@ -284,11 +284,7 @@ fn failure(error: &reqwest::Error, url: &Url, deadline: Duration) -> FetchError 
 }
 
 fn innermost(error: &dyn Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    sanitize_line(&error.to_string(), 200)
+    sanitize_line(&epithet_wire::display::innermost(error), 250)
 }
 
 /// An address as it may be shown: without a query, which may hold what is not for others.

@@ -43,9 +43,41 @@ pub fn sanitize_text(bytes: &[u8]) -> String {
     clean
 }
 
+/// What rustls says of a TLS CA's own certificate in a server's place (`CaUsedAsEndEntity`) helps nobody.
+pub const TLS_CA_AS_SERVER: (&str, &str) = (
+    "CaUsedAsEndEntity",
+    "that is a TLS CA's own certificate: the server needs one that this CA issued for it",
+);
+
+/// The innermost reason of an error, which is the one that helps, and what to do where its words alone say nothing.
+pub fn innermost(error: &dyn std::error::Error) -> String {
+    let mut reason = error;
+    while let Some(source) = reason.source() {
+        reason = source;
+    }
+    let words = reason.to_string();
+    let (sign, remedy) = TLS_CA_AS_SERVER;
+    if words.contains(sign) {
+        format!("{words}; {remedy}")
+    } else {
+        words
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_innermost_reason_is_told_and_a_ca_s_certificate_in_a_server_s_place_explained() {
+        use std::io::Error;
+        let reason = |words: &str| innermost(&Error::other(Error::other(words.to_owned())));
+        assert_eq!(reason("no"), "no");
+        assert_eq!(
+            reason("invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))"),
+            "invalid peer certificate: Other(OtherError(CaUsedAsEndEntity)); that is a TLS CA's own certificate: the server needs one that this CA issued for it"
+        );
+    }
 
     #[test]
     fn nothing_that_moves_a_cursor_survives() {

@@ -124,6 +124,7 @@ pub(super) fn settings(
     let tls_ca_cert = tls_ca_cert
         .map(|path| crate::logging::home_expanded(&path))
         .transpose()?;
+    let roots = crate::tls_roots::read_if_named(tls_ca_cert.as_deref())?;
     let ca_timeout = options
         .ca_timeout
         .or(section.ca_timeout.map(|text| text.0.0))
@@ -165,7 +166,7 @@ pub(super) fn settings(
             .or(section.ca_cooldown.map(|text| text.0.0))
             .unwrap_or(CA_COOLDOWN),
         ca_timeout,
-        http: CaHttp::new(tls_ca_cert.as_deref(), ca_timeout)?,
+        http: CaHttp::new(roots.as_deref(), ca_timeout)?,
         tls_ca_cert,
         auth,
         patterns: hosts,

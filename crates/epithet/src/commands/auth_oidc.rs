@@ -21,7 +21,7 @@ pub(crate) fn run(global: &Global, options: OidcOptions) -> anyhow::Result<ExitC
     let config = config::load(global.config.as_deref())?;
     crate::logging::start(global, &config.common(), LevelFilter::ERROR)?;
     let tls_ca_cert = global.tls_ca_cert.clone().or(config.tls_ca_cert);
-    let http = options::http(tls_ca_cert)?;
+    let http = options::http(tls_ca_cert.as_deref())?;
     if let Some(OidcCommand::Probe) = options.command {
         return probe(&options::issuer(&options, &config.auth.oidc)?, &http);
     }

@@ -88,11 +88,12 @@ async fn examine(global: &Global, options: &DoctorOptions, report: &mut Report) 
         report.add(here::plugin_check(&patient, inspection.as_ref()).await)?;
     }
 
-    let http = match CaHttp::new(patient.roots.as_deref(), CA_DEADLINE) {
+    let roots = crate::tls_roots::read_if_named(patient.roots.as_deref());
+    let http = match roots.and_then(|roots| Ok(CaHttp::new(roots.as_deref(), CA_DEADLINE)?)) {
         Ok(http) => http,
         Err(error) => {
             let remedy = "name a readable PEM file, or leave `tls-ca-cert` out";
-            return report.add(Check::broken("CA", error.to_string(), remedy));
+            return report.add(Check::broken("CA", format!("{error:#}"), remedy));
         }
     };
     let views = network::cas(&patient, inspection.as_ref(), &http, report).await?;

@@ -223,13 +223,8 @@ fn document(config: &Config, flags: &RuleOptions) -> anyhow::Result<Document> {
 
 /// The certificates of `--tls-ca-cert`, as PEM.
 pub(crate) fn roots(global: &Global, config: &Config) -> anyhow::Result<Option<Vec<u8>>> {
-    let Some(path) = global.tls_ca_cert.as_ref().or(config.tls_ca_cert.as_ref()) else {
-        return Ok(None);
-    };
-    let path = crate::logging::home_expanded(path)?;
-    std::fs::read(&path)
-        .map(Some)
-        .with_context(|| format!("--tls-ca-cert {}", path.display()))
+    let path = global.tls_ca_cert.as_ref().or(config.tls_ca_cert.as_ref());
+    crate::tls_roots::read_if_named(path.map(PathBuf::as_path))
 }
 
 fn provider_http(roots: Option<&[u8]>) -> anyhow::Result<Arc<epithet_oidc::Http>> {

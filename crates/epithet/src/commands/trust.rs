@@ -12,7 +12,8 @@ use std::process::ExitCode;
 pub(crate) fn run(global: &Global, options: &TrustOptions) -> anyhow::Result<ExitCode> {
     let config = config::load(global.config.as_deref())?;
     let tls_ca_cert = global.tls_ca_cert.clone().or(config.tls_ca_cert);
-    let http = CaHttp::new(tls_ca_cert.as_deref(), CA_DEADLINE)?;
+    let roots = crate::tls_roots::read_if_named(tls_ca_cert.as_deref())?;
+    let http = CaHttp::new(roots.as_deref(), CA_DEADLINE)?;
     let ca = options.ca_url.to_string();
     let pins = Pins::at(config::home()?.join(".epithet/pins"));
     let named = crate::runtime::briefly(fetch_pin(&http, &options.ca_url))?

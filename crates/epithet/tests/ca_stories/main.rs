@@ -14,3 +14,4 @@ mod office;
 mod operations;
 mod replies;
 mod rotation;
+mod tls_roots;

@@ -7,19 +7,16 @@ use epithet_oidc::browser::BrowserChoice;
 use epithet_oidc::{ClientKey, Http, Issuer, LoginOptions, Secret, Surroundings};
 use epithet_wire::format_duration;
 use epithet_wire::limits::{PLUGIN_DEADLINE, PLUGIN_DEADLINE_RANGE};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
 /// The HTTP client, trusting the certificates of `--tls-ca-cert` too.
-pub(super) fn http(tls_ca_cert: Option<PathBuf>) -> anyhow::Result<Arc<Http>> {
-    let Some(path) = tls_ca_cert else {
-        return Ok(Arc::new(Http::default()));
-    };
-    let path = crate::logging::home_expanded(&path)?;
-    let named = || format!("--tls-ca-cert {}", path.display());
-    let pem = std::fs::read(&path).with_context(named)?;
-    Ok(Arc::new(Http::with_roots(&pem).with_context(named)?))
+pub(super) fn http(tls_ca_cert: Option<&Path>) -> anyhow::Result<Arc<Http>> {
+    Ok(Arc::new(match crate::tls_roots::read_if_named(tls_ca_cert)? {
+        Some(pem) => Http::with_roots(&pem).context("--tls-ca-cert")?,
+        None => Http::default(),
+    }))
 }
 
 /// The provider.

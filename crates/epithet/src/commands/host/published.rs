@@ -77,8 +77,7 @@ fn from_ca(global: &Global, url: &str) -> anyhow::Result<Published> {
     let mut builder = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .timeout(CA_DEADLINE);
-    if let Some(file) = roots {
-        let pem = std::fs::read(&file).with_context(|| format!("--tls-ca-cert {}", file.display()))?;
+    if let Some(pem) = crate::tls_roots::read_if_named(roots.as_deref())? {
         let roots = reqwest::Certificate::from_pem_bundle(&pem).context("--tls-ca-cert")?;
         builder = builder.tls_certs_merge(roots);
     }

@@ -2,6 +2,7 @@
 //! that a policy server is told.
 
 use super::passphrase::Passphrases;
+use crate::published_text::{innermost, published_text};
 use anyhow::{Context, bail};
 use epithet_ssh::{AgentAddress, AgentKey, CaKey, CaKeyError, CaKeyFormatError, CaPublicKey, CaSigner};
 use epithet_wire::Endpoint;
@@ -236,12 +237,11 @@ pub(crate) async fn fetch(flag: &str, url: &str, roots: Option<&[u8]>) -> anyhow
         }
     };
     let failed = || format!("{flag} {endpoint}");
-    let response = builder.build()?.get(url).send().await.with_context(failed)?;
+    let response = builder.build()?.get(url).send().await;
+    let response = response.map_err(innermost).with_context(failed)?;
     let status = response.status();
     if !status.is_success() {
         bail!("{flag} {endpoint}: the CA answered {status}");
     }
-    crate::published_text::published_text(response)
-        .await
-        .with_context(failed)
+    published_text(response).await.with_context(failed)
 }

@@ -47,9 +47,7 @@ impl Wishes {
             None => None,
         };
         let roots = tls_ca_cert.clone().or_else(|| existing.tls_ca_cert.clone());
-        let roots = roots
-            .map(|path| crate::logging::home_expanded(&path))
-            .transpose()?;
+        let roots = crate::tls_roots::read_if_named(roots.as_deref())?;
         let http = CaHttp::new(roots.as_deref(), CA_DEADLINE)?;
         let configured = there.ca_url.as_ref().map(|cas| cas.0.clone());
         let (cas, views) = match (options.ca_url.is_empty(), configured) {
