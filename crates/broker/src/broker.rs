@@ -21,10 +21,11 @@ use crate::traces::Traces;
 use crate::voice::Voice;
 use arc_swap::ArcSwap;
 use epithet_plugin::Guard;
+use epithet_wire::ProfileName;
 use epithet_wire::broker::{Asker, HostsInspection, Inspection, MemoryInspection, Reply, Request};
 use epithet_wire::limits::DRAIN;
 use jiff::Timestamp;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::UnixListener;
@@ -359,6 +360,30 @@ impl Broker {
         tracing::info!(?changed, "the configuration was read again");
         Ok(changed)
     }
+}
+
+/// Whether a broker of `profile` could start here, before anything is there: whether its sockets have a place, and ssh's
+/// configuration can name that and `binary`.
+///
+/// # Errors
+/// [`BrokerError::RunDir`] or [`BrokerError::Ssh`], as [`Broker::start`] would end with.
+pub fn can_start(
+    home: &Path,
+    runtime_dir: Option<&Path>,
+    profile: &ProfileName,
+    binary: &Path,
+) -> Result<(), BrokerError> {
+    let broker_socket = RunDir::broker_socket_of(home, runtime_dir, profile)?;
+    let config = SshConfig {
+        program: SshGlue::new(None, binary.to_owned()).match_program(),
+        agent_dir: broker_socket.with_file_name("agent"),
+        broker_socket,
+        patterns: Vec::new(),
+        tag: None,
+        version: None,
+    };
+    config.render()?;
+    Ok(())
 }
 
 /// The file that people include, as far as the settings determine it.

@@ -58,7 +58,7 @@ mod voice;
 
 pub use agent_policy::AgentPolicy;
 pub use auth_source::fetch_pin;
-pub use broker::{Broker, BrokerError, Reloader};
+pub use broker::{Broker, BrokerError, Reloader, can_start};
 pub use ca_address::{CaAddress, CaAddressError};
 pub use ca_client::{CaHttp, CaHttpError};
 pub use ca_look::{CaView, clock_ahead, look_at_ca};

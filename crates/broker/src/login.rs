@@ -95,6 +95,8 @@ struct Inner {
     logins: u64,
     failures: u64,
     last_error: Option<String>,
+    /// The same with all that a person should read, for whoever comes too soon after it.
+    last_failure: Option<String>,
 }
 
 /// The token of the last run.
@@ -213,10 +215,11 @@ impl Login {
                         Arc::clone(run)
                     }
                     None => {
-                        inner
-                            .storm
-                            .admit(asker.terminal, self.clock.now().boot)
-                            .map_err(LoginError::TooSoon)?;
+                        let admitted = inner.storm.admit(asker.terminal, self.clock.now().boot);
+                        admitted.map_err(|wait| LoginError::TooSoon {
+                            wait,
+                            failure: inner.last_failure.clone(),
+                        })?;
                         self.start(&mut inner, connection, asker)
                     }
                 };
@@ -343,6 +346,7 @@ impl Login {
                 inner.storm.answered();
                 inner.logins += 1;
                 inner.last_error = None;
+                inner.last_failure = None;
                 Ok(Lease {
                     token: reply.token,
                     generation: inner.generation,
@@ -356,6 +360,7 @@ impl Login {
                 inner.storm.unanswered(self.clock.now().boot);
                 inner.failures += 1;
                 inner.last_error = said.lines().next().map(str::to_owned);
+                inner.last_failure = Some(error.explain());
                 Err(error)
             }
         }

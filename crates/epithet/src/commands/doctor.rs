@@ -19,6 +19,7 @@ use crate::terminal::Screen;
 use check::{Check, Report};
 use epithet_broker::CaHttp;
 use epithet_wire::ProfileName;
+use epithet_wire::broker::Inspection;
 use epithet_wire::limits::CA_DEADLINE;
 use ssh::Ssh;
 use std::path::PathBuf;
@@ -84,6 +85,9 @@ async fn examine(global: &Global, options: &DoctorOptions, report: &mut Report) 
     }
 
     report.add(here::plugin(&patient, inspection.as_ref()))?;
+    if options.host.is_none() {
+        last_login(inspection.as_ref(), report)?;
+    }
     if options.plugin {
         report.add(here::plugin_check(&patient, inspection.as_ref()).await)?;
     }
@@ -108,8 +112,22 @@ async fn examine(global: &Global, options: &DoctorOptions, report: &mut Report) 
 
     match (&options.host, &inspection) {
         // Without a CA that says which hosts are its own, there is nothing to follow.
-        (Some(_), Some(inspection)) if inspection.hosts.source == broker::UNKNOWN => Ok(()),
-        (Some(host), Some(inspection)) => chain::follow(&patient, inspection, host, report).await,
+        (Some(_), Some(inspection)) if inspection.hosts.source == broker::UNKNOWN => {
+            last_login(Some(inspection), report)
+        }
+        (Some(host), Some(inspection)) => {
+            chain::follow(&patient, inspection, host, report).await?;
+            // Following it may have logged in.
+            last_login(broker::inspect(&patient.profile).ok().as_ref(), report)
+        }
         _ => Ok(()),
+    }
+}
+
+/// Says that the last login failed, if it did and nothing since has succeeded.
+fn last_login(inspection: Option<&Inspection>, report: &mut Report) -> anyhow::Result<()> {
+    match inspection.and_then(here::last_login) {
+        Some(check) => report.add(check),
+        None => Ok(()),
     }
 }

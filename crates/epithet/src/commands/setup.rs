@@ -32,6 +32,8 @@ pub(crate) fn run(global: &Global, options: &SetupOptions) -> anyhow::Result<Exi
     let questions = Questions::new(options)?;
     let existing = config::load(global.config.as_deref())
         .context("the configuration that is there cannot be read; repair it first")?;
+    let profile = options.name.clone().unwrap_or_default();
+    could_start(&profile).context("nothing was changed, because the broker could not start here")?;
     let wishes = Wishes::gather(global, options, existing, &questions)?;
     let config = ConfigFile::plan(&wishes)?;
     let include = IncludeFile::plan(&ssh_config_path(options)?)?;
@@ -59,6 +61,18 @@ pub(crate) fn run(global: &Global, options: &SetupOptions) -> anyhow::Result<Exi
     }
     last_words(&wishes, options)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether a broker could start in this home, with this program.
+fn could_start(profile: &ProfileName) -> anyhow::Result<()> {
+    let runtime_dir = super::ask_broker::runtime_dir();
+    let program = super::service::stable_path()?;
+    Ok(epithet_broker::can_start(
+        &config::home()?,
+        runtime_dir.as_deref(),
+        profile,
+        &program,
+    )?)
 }
 
 /// The file that ssh reads, unless another one is named.

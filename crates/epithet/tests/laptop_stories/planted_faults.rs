@@ -461,3 +461,71 @@ fn a_network_that_answers_with_a_page_of_its_own_is_the_reason_not_what_the_ca_h
     });
     failing.expect("the status says what the CA answered");
 }
+
+#[test]
+fn a_login_that_failed_is_the_reason_also_while_nobody_may_start_another() {
+    let story = Story::begin();
+    let script = "#!/bin/sh\necho 'no network today' >&2\nexit 3\n";
+    let plugin = plugin_script(story.laptop.home.path(), "failing", script);
+    story.configure(story.site.url(), &plugin.display().to_string());
+    story.in_background();
+    let failed = "the auth plugin exited with status 3";
+    // The second is too soon.
+    for _ in 0..2 {
+        let found = diagnosis_by(story.laptop.epithet(), &story, &["127.0.0.1"]);
+        let said = found.1["reason"]["said"].as_str().unwrap_or_default().to_owned();
+        assert!(said.contains("no network today"), "{said}");
+        is_reason(found, 2, "login", failed, "");
+    }
+    let login = story.epithet(["login"]);
+    for part in ["the last login failed: ", failed, "no network today"] {
+        assert!(login.stderr.contains(part), "{login:?}");
+    }
+    assert!(!login.stderr.contains("`epithet login`"), "{login:?}");
+}
+
+#[test]
+fn a_login_that_failed_is_no_reason_any_more_when_looking_has_logged_in() {
+    let story = Story::begin();
+    let token = story.laptop.home.join("token");
+    let away = story.laptop.home.join("token.away");
+    story.in_background();
+    std::fs::rename(&token, &away).unwrap();
+    let ssh = story.laptop.run_ssh(["127.0.0.1", "true"]);
+    assert_eq!(ssh.code(), Some(255), "{ssh:?}");
+    reason(&story, &[], 1, "plugin", "the last login failed", "epithet login");
+    std::fs::rename(&away, &token).unwrap();
+    let well = epithet_testkit::wait_until(DEADLINE, || {
+        let (code, value) = diagnosis_by(story.laptop.epithet(), &story, &["127.0.0.1"]);
+        // Not before the pause after a failure is over.
+        let too_soon = value.to_string().contains("may start one again only in");
+        (!too_soon).then_some((code, value))
+    });
+    let (code, value) = well.expect("the pause ends");
+    assert_eq!((code, &value["verdict"]), (Some(0), &"ok".into()), "{value:#}");
+}
+
+#[test]
+fn a_broker_that_would_not_start_again() {
+    let story = well();
+    let path = story.laptop.home.join(".epithet/config.yaml");
+    let config = json!({"agent": {"ca-url": story.site.url(), "ca-timeout": "0s"}});
+    story
+        .laptop
+        .home
+        .write(".epithet/config.yaml", config.to_string());
+    let said = "would not start again: --ca-timeout must be longer than 0s";
+    reason(&story, &[], 1, "configuration", said, "correct the setting");
+    std::fs::remove_file(path).unwrap();
+    let said = "no file names a CA any more";
+    reason(&story, &[], 1, "configuration", said, "epithet setup");
+    story.epithet(["agent", "stop"]).success();
+
+    // One that was told by flags needs no file.
+    let told = ["agent", "--background", "--match", "127.0.0.*", "--ca-url"];
+    let plugin = story.plugin.display().to_string();
+    let words = told.iter().copied().chain([story.site.url(), "--auth", &plugin]);
+    story.epithet(words).success();
+    let (code, value) = diagnosis_by(story.laptop.epithet(), &story, &[]);
+    assert_eq!(code, Some(0), "{value:#}");
+}

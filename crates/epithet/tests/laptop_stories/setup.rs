@@ -496,3 +496,44 @@ fn an_ssh_configuration_that_is_no_file_or_cannot_be_read_is_said_before_anythin
     );
     assert!(!config(&story).exists());
 }
+
+#[test]
+fn a_home_in_which_no_broker_can_start_is_said_before_anything_is_written() {
+    let story = newcomer();
+    for name in ["it's mine", "[a]"] {
+        let home = story.laptop.home.join(name);
+        std::fs::create_dir(&home).unwrap();
+        let run = |words: &[&str]| {
+            let mut command = story.laptop.epithet();
+            command.args(words).env("HOME", &home);
+            Finished::of(command, DEADLINE)
+        };
+        let flags = flags(&story);
+        let words: Vec<_> = flags.iter().map(String::as_str).chain(["--yes"]).collect();
+        let finished = run(&words);
+        assert_eq!(finished.code(), Some(1), "{finished:?}");
+        for part in ["nothing was changed", "cannot be quoted", "use a path without"] {
+            assert!(finished.stderr.contains(part), "{}", finished.stderr);
+        }
+        assert_eq!(std::fs::read_dir(&home).unwrap().count(), 0);
+
+        std::fs::create_dir(home.join(".epithet")).unwrap();
+        std::fs::write(
+            home.join(".epithet/config.yaml"),
+            format!("agent:\n  ca-url: {}\n", story.site.url()),
+        )
+        .unwrap();
+        std::fs::create_dir(home.join(".ssh")).unwrap();
+        let include = home.join(".epithet/run/*/ssh-config.conf");
+        std::fs::write(
+            home.join(".ssh/config"),
+            format!("Include \"{}\"\n", include.display()),
+        )
+        .unwrap();
+        let page = run(&["doctor"]);
+        assert!(
+            page.stdout.contains("the broker cannot start here: the path"),
+            "{page:?}"
+        );
+    }
+}

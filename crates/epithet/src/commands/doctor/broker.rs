@@ -7,7 +7,7 @@ use crate::cli::BrokerChoice;
 use crate::commands::ask_broker::{converse, runtime_dir};
 use crate::commands::{VERSION, profile_flag, service};
 use crate::terminal::short_path;
-use epithet_broker::{RunDir, agents_at_once};
+use epithet_broker::{RunDir, agents_at_once, can_start};
 use epithet_wire::broker::{Empty, Inspection, Request};
 use epithet_wire::limits::AGENTS_MAX;
 use epithet_wire::{HostPattern, ProfileName};
@@ -24,6 +24,9 @@ pub(super) fn running(patient: &Patient) -> (Option<Inspection>, Check) {
     // Where a service manager listens, being asked starts it, as it does when ssh asks.
     let is_waited_for = || RunDir::is_waited_for(&patient.home, runtime_dir().as_deref(), profile);
     if !RunDir::is_claimed(&patient.home, profile) && !is_waited_for() {
+        if let Some(check) = cannot_start(patient) {
+            return (None, check);
+        }
         let installed = service::is_installed(profile).unwrap_or(false);
         let remedy = match installed {
             true if cfg!(target_os = "linux") => format!("epithet agent install --enable{flag}"),
@@ -67,7 +70,27 @@ pub(super) fn running(patient: &Patient) -> (Option<Inspection>, Check) {
     }
 }
 
-fn inspect(profile: &ProfileName) -> anyhow::Result<Inspection> {
+/// Why a broker could not start here, if that is so.
+fn cannot_start(patient: &Patient) -> Option<Check> {
+    let program = service::stable_path().ok()?;
+    let can = can_start(
+        &patient.home,
+        runtime_dir().as_deref(),
+        &patient.profile,
+        &program,
+    );
+    let problem = can.err()?.to_string();
+    let (said, remedy) = problem
+        .rsplit_once("; ")
+        .unwrap_or((&problem, "use another home directory"));
+    Some(Check::broken(
+        "broker",
+        format!("the broker cannot start here: {said}"),
+        remedy,
+    ))
+}
+
+pub(super) fn inspect(profile: &ProfileName) -> anyhow::Result<Inspection> {
     let choice = BrokerChoice {
         broker: None,
         name: Some(profile.clone()),

@@ -3,7 +3,7 @@
 use super::Patient;
 use super::check::Check;
 use super::ssh::Ssh;
-use crate::cli::{DoctorOptions, Global};
+use crate::cli::{DoctorOptions, Global, StartOptions};
 use crate::commands::profile_flag;
 use crate::config::{self, AgentSection, Config};
 use crate::ssh_config_file::{Standing, account_home, standing};
@@ -13,6 +13,7 @@ use epithet_broker::{RunDir, SshConfig};
 use epithet_plugin::check::{CheckOptions, Verdict, check};
 use epithet_plugin::{PluginCommand, progress_channel};
 use epithet_ssh::openssh_version::OpenSshVersion;
+use epithet_wire::ProfileName;
 use epithet_wire::broker::Inspection;
 use epithet_wire::display::sanitize_line;
 use std::io::{IsTerminal, Write};
@@ -44,7 +45,27 @@ pub(super) fn configuration(global: &Global, options: &DoctorOptions) -> anyhow:
                         profile_flag(&profile.clone().unwrap_or_default())
                     ),
                 ),
+                (0, true) if reads_files(&home, &profile.clone().unwrap_or_default()) => Check::warning(
+                    name,
+                    "no file names a CA any more: the broker goes on with what it has read, and would not start again",
+                    format!(
+                        "epithet setup{}",
+                        profile_flag(&profile.clone().unwrap_or_default())
+                    ),
+                ),
                 (0, true) => Check::ok(name, "no file names a CA; the broker was told by flags"),
+                _ if running && let Some(problem) = would_not_start(global, profile.clone()) => {
+                    Check::warning(
+                        name,
+                        format!(
+                            "the broker goes on with what it has read, and would not start again: {problem}"
+                        ),
+                        "correct the setting that is named",
+                    )
+                }
+                _ if !running && let Some(problem) = would_not_start(global, profile.clone()) => {
+                    Check::broken(name, problem, "correct the setting that is named")
+                }
                 (1, _) => Check::ok(name, "the files can be read, and name a CA"),
                 (count, _) => Check::ok(name, format!("the files can be read, and name {count} CAs")),
             };
@@ -74,6 +95,32 @@ pub(super) fn configuration(global: &Global, options: &DoctorOptions) -> anyhow:
         ssh,
     };
     Ok((patient, check))
+}
+
+/// Whether the broker that lives was told its CA by a file, as far as this system says how a process was started.
+fn reads_files(home: &std::path::Path, profile: &ProfileName) -> bool {
+    let Some(holder) = RunDir::holder(home, profile) else {
+        return false;
+    };
+    let has = |file: &str, told: fn(&[u8]) -> bool| {
+        let words = std::fs::read(format!("/proc/{}/{file}", holder.process)).ok()?;
+        Some(words.split(|byte| *byte == 0).any(told))
+    };
+    let is_flag =
+        |word: &[u8]| word.starts_with(b"--ca-url") || (word.starts_with(b"-c") && !word.starts_with(b"--"));
+    has("cmdline", is_flag) == Some(false)
+        && has("environ", |word| word.starts_with(b"EPITHET_CA_URL=")) == Some(false)
+}
+
+/// Why a broker would not start with the files as they are.
+fn would_not_start(global: &Global, profile: Option<ProfileName>) -> Option<String> {
+    let options = StartOptions {
+        name: profile,
+        ..StartOptions::default()
+    };
+    let loaded = config::load(global.config.as_deref()).ok()?;
+    let error = crate::commands::agent::settings(global, options, loaded).err()?;
+    Some(sanitize_line(&format!("{error:#}"), 300))
 }
 
 /// The command that an error of the configuration names itself.
@@ -184,16 +231,19 @@ fn plugin_command(patient: &Patient, inspection: Option<&Inspection>) -> Option<
     (!is_discovered && !command.is_empty()).then(|| PluginCommand::Shell(command.clone()))
 }
 
+/// What the last login failed with, if it did.
+pub(super) fn last_login(inspection: &Inspection) -> Option<Check> {
+    let error = inspection.login.last_error.as_deref()?;
+    Some(Check::warning(
+        "plugin",
+        format!("the last login failed: {}", sanitize_line(error, 300)),
+        "epithet login",
+    ))
+}
+
 /// Whether the plugin's program is there.
 pub(super) fn plugin(patient: &Patient, inspection: Option<&Inspection>) -> Check {
     let name = "plugin";
-    if let Some(error) = inspection.and_then(|inspection| inspection.login.last_error.as_deref()) {
-        return Check::warning(
-            name,
-            format!("the last login failed: {}", sanitize_line(error, 300)),
-            "epithet login",
-        );
-    }
     let Some(command) = plugin_command(patient, inspection) else {
         return Check::ok(name, "none is configured: the CA says how to log in");
     };
