@@ -389,6 +389,31 @@ fn with_a_tag_the_hosts_are_those_for_which_ssh_uses_the_broker_s_agent() {
 }
 
 #[test]
+fn a_host_with_a_tag_is_followed_to_its_end_by_an_ssh_that_knows_tags() {
+    if epithet_testkit::ssh_version() < (9, 4) {
+        return;
+    }
+    let story = Story::begin();
+    let config = json!({"agent": {"ca-url": story.site.url(), "auth": story.plugin.display().to_string(), "tag": "work"}});
+    story
+        .laptop
+        .home
+        .write(".epithet/config.yaml", config.to_string());
+    story.in_background();
+    let found = diagnosis_by(story.laptop.epithet(), &story, &["127.0.0.1"]);
+    is_reason(
+        found,
+        2,
+        "host",
+        "does not have the tag work",
+        "ssh -P work 127.0.0.1",
+    );
+    story.laptop.knows(&story.sshd, "  Tag work\n");
+    let (code, value) = diagnosis_by(story.laptop.epithet(), &story, &["127.0.0.1"]);
+    assert_eq!((code, &value["verdict"]), (Some(0), &"ok".into()), "{value:#}");
+}
+
+#[test]
 fn a_profile_whose_host_another_one_is_asked_about_first() {
     let story = well();
     let other = json!({"agent": {"name": "work", "ca-url": story.site.url(), "auth": "true", "match": ["127.0.0.1"]}});

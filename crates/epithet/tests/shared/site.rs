@@ -21,10 +21,16 @@ pub(crate) struct Site {
 impl Site {
     /// Starts `epithet server` for the tokens of `issuer`. Certificates live for `life`.
     pub(crate) fn start(issuer: &str, life: &str) -> Self {
+        let all = ["permit-pty", "permit-agent-forwarding", "permit-port-forwarding"];
+        Self::permitting(issuer, life, &all)
+    }
+
+    /// The same with certificates that have these extensions only.
+    pub(crate) fn permitting(issuer: &str, life: &str, extensions: &[&str]) -> Self {
         let home = Home::new();
         let key = KeyPair::generate(home.path(), "ca.key");
         let audit = home.join("audit.log");
-        let rules = rules(issuer, life);
+        let rules = rules(issuer, life, extensions);
         home.write(".epithet/server.json", rules.to_string());
         let path = |path: &Path| path.display().to_string();
         let arguments = [
@@ -88,7 +94,7 @@ impl Site {
 
 /// The policy: one person, one tag, every account and host of the stories. Jump hosts need `permit-port-forwarding`,
 /// which certificates do not have unless a rule says so.
-fn rules(issuer: &str, life: &str) -> Value {
+fn rules(issuer: &str, life: &str, extensions: &[&str]) -> Value {
     let mut allow = json!({"root": ["people"]});
     for user in [Some(TestUser::current()), TestUser::ordinary()]
         .into_iter()
@@ -96,7 +102,9 @@ fn rules(issuer: &str, life: &str) -> Value {
     {
         allow[user.name()] = json!(["people"]);
     }
-    let extensions = json!({"permit-pty": "", "permit-agent-forwarding": "", "permit-port-forwarding": ""});
+    let extensions: serde_json::Map<_, _> = (extensions.iter())
+        .map(|name| ((*name).to_owned(), json!("")))
+        .collect();
     json!({"policy": {
         "oidc": {"issuer": issuer, "client-id": "epithet"},
         "users": {"alice@example.com": ["people"]},
