@@ -2,7 +2,7 @@
 
 use crate::doctor::{diagnosis_by, is_reason, reason, well};
 use crate::support::{Story, program};
-use epithet_testkit::{DEADLINE, Finished, plugin_script, search_path};
+use epithet_testkit::{DEADLINE, Daemon, Finished, plugin_script, search_path, wait_until};
 use serde_json::json;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -479,7 +479,7 @@ fn a_network_that_answers_with_a_page_of_its_own_is_the_reason_not_what_the_ca_h
     for words in [&[][..], &["127.0.0.1"]] {
         reason(&story, words, 2, "CA", "web page", "curl -sS ");
     }
-    let failing = epithet_testkit::wait_until(DEADLINE, || {
+    let failing = wait_until(DEADLINE, || {
         let page = story.epithet(["agent", "status"]).success().stdout;
         let says_so = page.contains("web page") && !page.contains("healthy");
         says_so.then_some(())
@@ -520,7 +520,7 @@ fn a_login_that_failed_is_no_reason_any_more_when_looking_has_logged_in() {
     assert_eq!(ssh.code(), Some(255), "{ssh:?}");
     reason(&story, &[], 1, "plugin", "the last login failed", "epithet login");
     std::fs::rename(&away, &token).unwrap();
-    let well = epithet_testkit::wait_until(DEADLINE, || {
+    let well = wait_until(DEADLINE, || {
         let (code, value) = diagnosis_by(story.laptop.epithet(), &story, &["127.0.0.1"]);
         // Not before the pause after a failure is over.
         let too_soon = value.to_string().contains("may start one again only in");
@@ -553,4 +553,39 @@ fn a_broker_that_would_not_start_again() {
     story.epithet(words).success();
     let (code, value) = diagnosis_by(story.laptop.epithet(), &story, &[]);
     assert_eq!(code, Some(0), "{value:#}");
+}
+
+#[test]
+fn what_is_tried_ends_with_whoever_looks() {
+    let story = well();
+    let agent = story.run_dir("agent").join("a".repeat(40));
+    ssh_that_uses(&story, &agent);
+    let script = std::fs::read_to_string(story.laptop.home.join("ssh")).unwrap();
+    let pid = story.laptop.home.join("pid");
+    let hangs = format!(
+        "sleep 600 & echo $! >'{0}.new'; mv '{0}.new' '{0}'; wait\n",
+        pid.display()
+    );
+    plugin_script(
+        story.laptop.home.path(),
+        "ssh",
+        &script.replace("exit 255\n", &hangs),
+    );
+    let mut command = with_own_programs(&story);
+    let ssh_config = story.laptop.home.join(".ssh/config");
+    command
+        .args(["doctor", "--ssh-config"])
+        .arg(ssh_config)
+        .arg("web");
+    let mut doctor = Daemon::start("doctor", command, None);
+    let started = wait_until(DEADLINE, || std::fs::read_to_string(&pid).ok());
+    let started = started.expect("it tries").trim().to_owned();
+    doctor.signal(rustix::process::Signal::INT);
+    doctor.wait(DEADLINE).expect("it ends");
+    // A process that is gone, or that nobody has asked about yet.
+    let gone = wait_until(DEADLINE, || {
+        let state = std::fs::read_to_string(format!("/proc/{started}/stat")).unwrap_or_default();
+        (state.is_empty() || state.contains(") Z ")).then_some(())
+    });
+    gone.expect("what it started is gone");
 }
