@@ -577,6 +577,9 @@ fn what_is_tried_ends_with_whoever_looks() {
         .args(["doctor", "--ssh-config"])
         .arg(ssh_config)
         .arg("web");
+    let temporary = story.laptop.home.join("tmp");
+    std::fs::create_dir(&temporary).unwrap();
+    command.env("TMPDIR", &temporary);
     let mut doctor = Daemon::start("doctor", command, None);
     let started = wait_until(DEADLINE, || std::fs::read_to_string(&pid).ok());
     let started = started.expect("it tries").trim().to_owned();
@@ -588,4 +591,5 @@ fn what_is_tried_ends_with_whoever_looks() {
         (state.is_empty() || state.contains(") Z ")).then_some(())
     });
     gone.expect("what it started is gone");
+    assert_eq!(std::fs::read_dir(temporary).unwrap().count(), 0);
 }

@@ -7,6 +7,7 @@
 use anyhow::{Context, ensure};
 use epithet_wire::limits::{DOCTOR_SAID_MAX, SSH_PRINT_MAX};
 use rustix::process::{Pid, Signal, kill_process_group};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -41,14 +42,15 @@ pub(super) enum Until {
     Heard,
 }
 
-/// The process groups of the trials under way, for whoever ends this process in the middle of them.
-static UNDER_WAY: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+/// The process groups of the trials under way and where they log, for whoever ends this process in the middle of them.
+static UNDER_WAY: Mutex<Vec<(Pid, Option<PathBuf>)>> = Mutex::new(Vec::new());
 
-/// Ends every trial that is under way.
+/// Ends every trial that is under way, and leaves nothing of it behind.
 pub(super) fn end_all() {
     let groups = UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner);
-    for group in groups.iter() {
+    for (group, log) in groups.iter() {
         let _ = kill_process_group(*group, Signal::KILL);
+        let _ = log.as_ref().map(std::fs::remove_dir_all);
     }
 }
 
@@ -56,13 +58,13 @@ pub(super) fn end_all() {
 struct Group(Option<Pid>);
 
 impl Group {
-    fn of(child: &Child) -> Self {
+    fn of(child: &Child, log: Option<&TempDir>) -> Self {
         let leader = child
             .id()
             .and_then(|id| i32::try_from(id).ok())
             .and_then(Pid::from_raw);
         let mut groups = UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner);
-        groups.extend(leader);
+        groups.extend(leader.map(|leader| (leader, log.map(|dir| dir.path().to_owned()))));
         Self(leader)
     }
 }
@@ -72,7 +74,7 @@ impl Drop for Group {
         if let Some(group) = self.0 {
             let _ = kill_process_group(group, Signal::KILL);
             let mut groups = UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner);
-            groups.retain(|other| *other != group);
+            groups.retain(|(other, _)| *other != group);
         }
     }
 }
@@ -107,7 +109,7 @@ impl Log {
     }
 
     /// For `ssh -E`.
-    pub(super) fn path(&self) -> std::path::PathBuf {
+    pub(super) fn path(&self) -> PathBuf {
         self.dir.path().join("log")
     }
 }
@@ -133,13 +135,13 @@ pub(super) async fn tried(
     let mut child = command
         .spawn()
         .with_context(|| format!("cannot run {}", program.display()))?;
-    let group = Group::of(&child);
     let (out, err) = (child.stdout.take(), child.stderr.take());
     let (stop, heard, unheard) = <(CancellationToken, CancellationToken, CancellationToken)>::default();
     let (reading, writing, dir) = match log {
         Some(log) => (Some(log.reading), Some(log.writing), Some(log.dir)),
         None => (None, None, None),
     };
+    let group = Group::of(&child, dir.as_ref());
     let listening = async {
         tokio::join!(
             listen(out, SSH_PRINT_MAX, &stop, &heard),
