@@ -146,7 +146,7 @@ impl PolicyClient {
 
     /// Whether one more request may wait for a decision.
     pub(crate) fn has_room(&self) -> bool {
-        self.waiting.has_room()
+        self.waiting.has_room(Instant::now())
     }
 
     /// Asks for a decision.

@@ -3,7 +3,8 @@
 //! Each holds a client's connection and one to the policy server, so there is room for so many and no more: beyond, the
 //! answer is 503 at once, and the client asks another CA. A policy server that is slow answers in the order in which it was
 //! asked; so whoever was overtaken by others that came much later is waiting for something that does not come, such as the
-//! one that hangs of several behind a load balancer. When there is no room, those make it.
+//! one that hangs of several behind a load balancer. When there is no room, those make it. And while nobody is answered at
+//! all, whoever came last makes room for a newcomer now and then: others may still be answered, and their answer tells.
 
 use crate::policy_source::PolicyFailure;
 use std::collections::BTreeMap;
@@ -13,6 +14,8 @@ use tokio::sync::Notify;
 
 /// Whoever came this much earlier than somebody who was answered already is not waiting in a line.
 const OVERTAKEN: Duration = Duration::from_secs(1);
+/// While there is no room, somebody is let in so often to find out whether newcomers are answered; and has as long.
+const PROBE: Duration = Duration::from_millis(500);
 
 /// Everybody who waits.
 #[derive(Debug)]
@@ -28,6 +31,8 @@ struct State {
     places: BTreeMap<u64, Seat>,
     /// When the last of those came that were answered.
     answered: Option<Instant>,
+    /// When somebody was last let in to find out whether newcomers are answered.
+    probed: Option<Instant>,
     /// Whether somebody found no room lately, so that it is logged once and not for each of them.
     was_full: bool,
 }
@@ -59,11 +64,8 @@ impl Waiting {
     /// A place, if there is one or somebody has to give theirs up.
     pub(crate) fn enter(&self, now: Instant) -> Result<Place<'_>, PolicyFailure> {
         let mut state = self.state();
-        if !state.has_room(self.max) {
+        if !state.make_room(self.max, now) {
             return Err(PolicyFailure::Busy(self.max));
-        }
-        if state.places.len() >= self.max {
-            state.make_room();
         }
         let lost = Arc::new(Notify::new());
         state.came += 1;
@@ -82,9 +84,9 @@ impl Waiting {
     }
 
     /// Whether [`enter`](Self::enter) would find a place: who knows that it would not saves everything else.
-    pub(crate) fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self, now: Instant) -> bool {
         let mut state = self.state();
-        let has_room = state.has_room(self.max);
+        let has_room = state.places.len() < self.max || state.has_overtaken() || state.is_to_probe(now);
         if !has_room && !std::mem::replace(&mut state.was_full, true) {
             tracing::error!(
                 waiting = self.max,
@@ -100,20 +102,35 @@ impl Waiting {
 }
 
 impl State {
-    /// Whether a place is free, or whoever has waited longest was overtaken by others.
-    fn has_room(&self, max: usize) -> bool {
-        self.places.len() < max
-            || matches!(
-                (self.places.first_key_value(), self.answered),
-                (Some((_, oldest)), Some(answered)) if answered > oldest.since + OVERTAKEN
-            )
+    /// Whether whoever has waited longest was overtaken by others.
+    fn has_overtaken(&self) -> bool {
+        matches!(
+            (self.places.first_key_value(), self.answered),
+            (Some((_, oldest)), Some(answered)) if answered > oldest.since + OVERTAKEN
+        )
     }
 
-    /// Takes the place of whoever has waited longest.
-    fn make_room(&mut self) {
-        if let Some((_, oldest)) = self.places.pop_first() {
-            oldest.lost.notify_one();
+    fn is_to_probe(&self, now: Instant) -> bool {
+        self.probed.is_none_or(|probed| now >= probed + PROBE)
+    }
+
+    /// Sees to a free place: takes that of whoever was overtaken, or once in a while that of whoever came last.
+    fn make_room(&mut self, max: usize, now: Instant) -> bool {
+        if self.places.len() < max {
+            return true;
         }
+        let leaving = if self.has_overtaken() {
+            self.places.pop_first()
+        } else if self.is_to_probe(now) {
+            self.probed = Some(now);
+            self.places.pop_last()
+        } else {
+            return false;
+        };
+        if let Some((_, leaving)) = leaving {
+            leaving.lost.notify_one();
+        }
+        true
     }
 }
 
@@ -149,13 +166,22 @@ mod tests {
         std::pin::pin!(place.is_lost()).poll(&mut context).is_ready()
     }
 
+    /// Room for three, and no newcomer let in to find out for a while.
+    fn room_for_three(now: Instant) -> Waiting {
+        let waiting = Waiting::new(3);
+        waiting.state().probed = Some(now + Duration::from_secs(3600));
+        waiting
+    }
+
     #[test]
     fn there_is_room_for_so_many_and_for_one_more_when_one_has_left() {
-        let waiting = Waiting::new(3);
         let now = Instant::now();
+        let waiting = room_for_three(now);
         let mut places: Vec<_> = (0..3).map(|_| waiting.enter(now).unwrap()).collect();
         assert_eq!(waiting.enter(now).unwrap_err(), PolicyFailure::Busy(3));
+        assert!(!waiting.has_room(now));
         places.pop();
+        assert!(waiting.has_room(now));
         places.push(waiting.enter(now).unwrap());
         assert_eq!(waiting.enter(now).unwrap_err(), PolicyFailure::Busy(3));
         drop(places);
@@ -164,8 +190,8 @@ mod tests {
 
     #[test]
     fn in_a_line_that_moves_slowly_nobody_loses_their_place() {
-        let waiting = Waiting::new(3);
         let begun = Instant::now();
+        let waiting = room_for_three(begun);
         let first = waiting.enter(begun).unwrap();
         let _second = waiting.enter(begun + OVERTAKEN).unwrap();
         let third = waiting.enter(begun + 2 * OVERTAKEN).unwrap();
@@ -178,10 +204,33 @@ mod tests {
         assert!(waiting.enter(begun + 4 * OVERTAKEN).is_err());
     }
 
+    /// A burst that hangs filled the room, and whoever would have been answered found none for as long as it hung.
     #[test]
-    fn whoever_was_overtaken_makes_room() {
+    fn while_nobody_is_answered_a_newcomer_finds_out_now_and_then() {
         let waiting = Waiting::new(3);
         let begun = Instant::now();
+        let hanging: Vec<_> = (0..3).map(|_| waiting.enter(begun).unwrap()).collect();
+        let late = begun + 2 * OVERTAKEN;
+        assert!(waiting.has_room(late));
+        let probe = waiting.enter(late).unwrap();
+        assert!(is_lost(&hanging[2]) && !is_lost(&hanging[0]) && !is_lost(&hanging[1]));
+        let soon = late + PROBE - Duration::from_millis(1);
+        assert!(!waiting.has_room(soon) && waiting.enter(soon).is_err());
+        // It is not answered either: the next one has its place, and those in line keep theirs.
+        let next = waiting.enter(late + PROBE).unwrap();
+        assert!(is_lost(&probe) && !is_lost(&hanging[0]) && !is_lost(&hanging[1]));
+        // That one is, so whoever waits since before then is not in a line.
+        next.answered();
+        drop(next);
+        let last: Vec<_> = (0..3).map(|_| waiting.enter(late + PROBE).unwrap()).collect();
+        assert!(is_lost(&hanging[0]) && is_lost(&hanging[1]));
+        assert!(waiting.enter(late + PROBE).is_err() && last.iter().all(|place| !is_lost(place)));
+    }
+
+    #[test]
+    fn whoever_was_overtaken_makes_room() {
+        let begun = Instant::now();
+        let waiting = room_for_three(begun);
         let hanging = waiting.enter(begun).unwrap();
         let late = begun + OVERTAKEN + Duration::from_millis(1);
         let other = waiting.enter(late).unwrap();
