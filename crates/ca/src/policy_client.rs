@@ -164,7 +164,7 @@ impl PolicyClient {
             answer = self.ask(Method::POST, &body, Some(request_id)) => answer?,
             () = place.is_lost() => return Err(PolicyFailure::Busy(POLICY_WAITING_MAX)),
         };
-        place.answered();
+        place.answered(Instant::now());
         if answer.status == StatusCode::OK {
             return epithet_wire::read_document(&answer.body).map_err(|error| garbled(&error));
         }

@@ -3,8 +3,8 @@
 //! Each holds a client's connection and one to the policy server, so there is room for so many and no more: beyond, the
 //! answer is 503 at once, and the client asks another CA. A policy server that is slow answers in the order in which it was
 //! asked; so whoever was overtaken by others that came much later is waiting for something that does not come, such as the
-//! one that hangs of several behind a load balancer. When there is no room, those make it. And while nobody is answered at
-//! all, whoever came last makes room for a newcomer now and then: others may still be answered, and their answer tells.
+//! one that hangs of several behind a load balancer. When there is no room, those make it. And when nobody was answered for a
+//! while, whoever came last makes room for a newcomer now and then: others may still be answered, and their answer tells.
 
 use crate::policy_source::PolicyFailure;
 use std::collections::BTreeMap;
@@ -14,8 +14,9 @@ use tokio::sync::Notify;
 
 /// Whoever came this much earlier than somebody who was answered already is not waiting in a line.
 const OVERTAKEN: Duration = Duration::from_secs(1);
-/// While there is no room, somebody is let in so often to find out whether newcomers are answered; and has as long.
-const PROBE: Duration = Duration::from_millis(500);
+/// While there is no room and nobody is answered, somebody is let in so often to find out whether newcomers are; and has as
+/// long.
+const PROBE: Duration = OVERTAKEN;
 
 /// Everybody who waits.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ struct State {
     places: BTreeMap<u64, Seat>,
     /// When the last of those came that were answered.
     answered: Option<Instant>,
+    /// When somebody was last answered.
+    last_answer: Option<Instant>,
     /// When somebody was last let in to find out whether newcomers are answered.
     probed: Option<Instant>,
     /// Whether somebody found no room lately, so that it is logged once and not for each of them.
@@ -110,8 +113,11 @@ impl State {
         )
     }
 
+    /// Whether nobody was answered or let in for long enough, though somebody waits that long.
     fn is_to_probe(&self, now: Instant) -> bool {
-        self.probed.is_none_or(|probed| now >= probed + PROBE)
+        let oldest = self.places.first_key_value().map(|(_, oldest)| oldest.since);
+        let last = [oldest, self.probed, self.last_answer];
+        last.into_iter().flatten().all(|moment| now >= moment + PROBE)
     }
 
     /// Sees to a free place: takes that of whoever was overtaken, or once in a while that of whoever came last.
@@ -141,9 +147,10 @@ impl Place<'_> {
     }
 
     /// The policy server answered.
-    pub(crate) fn answered(&self) {
+    pub(crate) fn answered(&self, now: Instant) {
         let mut state = self.waiting.state();
         state.answered = state.answered.max(Some(self.since));
+        state.last_answer = Some(now);
         if state.was_full && state.places.len() < self.waiting.max / 2 {
             state.was_full = false;
             tracing::warn!("the policy server keeps up again");
@@ -166,17 +173,10 @@ mod tests {
         std::pin::pin!(place.is_lost()).poll(&mut context).is_ready()
     }
 
-    /// Room for three, and no newcomer let in to find out for a while.
-    fn room_for_three(now: Instant) -> Waiting {
-        let waiting = Waiting::new(3);
-        waiting.state().probed = Some(now + Duration::from_secs(3600));
-        waiting
-    }
-
     #[test]
     fn there_is_room_for_so_many_and_for_one_more_when_one_has_left() {
         let now = Instant::now();
-        let waiting = room_for_three(now);
+        let waiting = Waiting::new(3);
         let mut places: Vec<_> = (0..3).map(|_| waiting.enter(now).unwrap()).collect();
         assert_eq!(waiting.enter(now).unwrap_err(), PolicyFailure::Busy(3));
         assert!(!waiting.has_room(now));
@@ -191,16 +191,17 @@ mod tests {
     #[test]
     fn in_a_line_that_moves_slowly_nobody_loses_their_place() {
         let begun = Instant::now();
-        let waiting = room_for_three(begun);
+        let waiting = Waiting::new(3);
         let first = waiting.enter(begun).unwrap();
         let _second = waiting.enter(begun + OVERTAKEN).unwrap();
         let third = waiting.enter(begun + 2 * OVERTAKEN).unwrap();
-        first.answered();
+        first.answered(begun + 3 * OVERTAKEN);
         drop(first);
         let _fourth = waiting.enter(begun + 3 * OVERTAKEN).unwrap();
-        assert!(waiting.enter(begun + 4 * OVERTAKEN).is_err());
+        let soon = begun + 4 * OVERTAKEN - Duration::from_millis(1);
+        assert!(!waiting.has_room(soon) && waiting.enter(soon).is_err());
         // Nor by somebody who came a little later.
-        third.answered();
+        third.answered(soon);
         assert!(waiting.enter(begun + 4 * OVERTAKEN).is_err());
     }
 
@@ -210,6 +211,7 @@ mod tests {
         let waiting = Waiting::new(3);
         let begun = Instant::now();
         let hanging: Vec<_> = (0..3).map(|_| waiting.enter(begun).unwrap()).collect();
+        assert!(waiting.enter(begun).is_err(), "they have only just come");
         let late = begun + 2 * OVERTAKEN;
         assert!(waiting.has_room(late));
         let probe = waiting.enter(late).unwrap();
@@ -220,7 +222,7 @@ mod tests {
         let next = waiting.enter(late + PROBE).unwrap();
         assert!(is_lost(&probe) && !is_lost(&hanging[0]) && !is_lost(&hanging[1]));
         // That one is, so whoever waits since before then is not in a line.
-        next.answered();
+        next.answered(late + PROBE);
         drop(next);
         let last: Vec<_> = (0..3).map(|_| waiting.enter(late + PROBE).unwrap()).collect();
         assert!(is_lost(&hanging[0]) && is_lost(&hanging[1]));
@@ -230,12 +232,12 @@ mod tests {
     #[test]
     fn whoever_was_overtaken_makes_room() {
         let begun = Instant::now();
-        let waiting = room_for_three(begun);
+        let waiting = Waiting::new(3);
         let hanging = waiting.enter(begun).unwrap();
         let late = begun + OVERTAKEN + Duration::from_millis(1);
         let other = waiting.enter(late).unwrap();
         let answered = waiting.enter(late).unwrap();
-        answered.answered();
+        answered.answered(late);
         drop(answered);
         let _one = waiting.enter(late).unwrap();
         assert!(!is_lost(&hanging), "there was room");

@@ -92,6 +92,8 @@ impl LogFile {
         };
         self.last = None;
         let path = LastLink::path(&self.path);
+        // One that names an old line would say of the next log that lines were taken from its end.
+        let _ = std::fs::remove_file(&path);
         tracing::warn!(path = %path.display(), %error, "{NO_LAST}");
     }
 

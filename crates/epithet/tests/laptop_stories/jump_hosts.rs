@@ -157,6 +157,21 @@ fn a_proxy_command_that_fails_is_named() {
     }
 }
 
+/// ssh sees it itself, and starts nothing.
+#[test]
+fn a_jump_host_that_is_its_own_is_found_by_ssh() {
+    let story = well();
+    let user = story.laptop.home.user().name();
+    story.laptop.ssh_config(&format!(
+        "Host behind\n  HostName 127.0.0.2\n  Port {}\nHost *\n  ProxyJump bastion\n  User {user}\n",
+        story.sshd.port()
+    ));
+    for target in ["behind", "bastion"] {
+        let remedy = "add `Host bastion` with `ProxyJump none`";
+        reason(&story, &[target], 2, "jump", "lead back to bastion", remedy);
+    }
+}
+
 /// OpenSSH would start itself without end, so here is one that only prints what it would do.
 #[test]
 fn jump_hosts_that_lead_back_to_themselves_are_found_before_anything_is_started() {

@@ -490,7 +490,9 @@ fn an_end_that_was_changed_or_cut_off_is_found_by_the_file_beside_the_log() {
         both.contains("4 lines") && !both.contains("cannot be checked"),
         "{both}"
     );
-    let alone = story.audit(&["verify", &log]).success().stdout;
+    let alone = story.audit(&["verify", &log]);
+    assert_eq!(alone.code(), Some(2), "{}", alone.stderr);
+    let alone = alone.stdout;
     assert!(
         alone.contains("names a line of an earlier file; give that file too"),
         "{alone}"

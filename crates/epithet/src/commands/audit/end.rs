@@ -4,6 +4,10 @@ use anyhow::bail;
 use epithet_ca::audit::{ChainCheck, WrittenLast};
 use std::io;
 use std::path::Path;
+use std::time::Duration;
+
+/// Between two looks at the hash beside a log.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// What is known of the end of a log that is being checked.
 pub(super) enum End {
@@ -16,6 +20,16 @@ pub(super) enum End {
     },
     /// Nobody can tell; why.
     Unknown(String),
+}
+
+/// What is to be said about the end of a log, when nothing is wrong with it as far as anybody can tell.
+pub(super) enum Verdict {
+    /// Every line that is known of is there.
+    Well,
+    /// The same, and this.
+    Note(String),
+    /// There is nothing to be judged where there was something once.
+    Emptied(String),
 }
 
 impl End {
@@ -58,9 +72,9 @@ impl End {
     ///
     /// # Errors
     /// The line that was written last is not there.
-    pub(super) fn judge(self, chain: &ChainCheck, log_path: &Path) -> anyhow::Result<Option<String>> {
+    pub(super) fn judge(self, chain: &ChainCheck, log_path: &Path) -> anyhow::Result<Verdict> {
         let (log, last, hash, found_at) = match self {
-            Self::Unknown(why) => return Ok(Some(format!("the end cannot be checked: {why}"))),
+            Self::Unknown(why) => return Ok(Verdict::Note(format!("the end cannot be checked: {why}"))),
             Self::Written {
                 log,
                 last,
@@ -71,17 +85,23 @@ impl End {
         let beside = last.path.display();
         match found_at {
             Some(at) => {
-                // What a CA wrote meanwhile has changed the hash too.
-                let is_as_before = WrittenLast::beside(log_path).is_ok_and(|now| now.hash == Some(hash));
                 let more = chain.lines().saturating_sub(at);
-                Ok((more > 0 && is_as_before).then(|| {
-                    let lines = if more == 1 { "1 line stands".to_owned() } else { format!("{more} lines stand") };
-                    format!("{lines} after the one that {beside} names as the last: a CA was killed as it wrote, or somebody else wrote")
-                }))
+                if more == 0 || has_changed(log_path, &hash) {
+                    return Ok(Verdict::Well);
+                }
+                let lines = if more == 1 {
+                    "1 line stands".to_owned()
+                } else {
+                    format!("{more} lines stand")
+                };
+                Ok(Verdict::Note(format!(
+                    "{lines} after the one that {beside} names as the last: a CA was killed as it wrote, or somebody else wrote"
+                )))
             }
-            None if chain.lines() == 0 && last.is_before_all() => Ok(None),
-            None if chain.lines() == 0 => Ok(Some(format!(
-                "the end cannot be checked: {log} is empty, and {beside} names a line of an earlier file; give that file too"
+            None if chain.lines() == 0 && last.is_before_all() => Ok(Verdict::Well),
+            None if chain.lines() == 0 => Ok(Verdict::Emptied(format!(
+                "the end cannot be checked: {log} is empty, and {beside} names a line of an earlier file; give that file too. If \
+                there is none, all lines were taken"
             ))),
             None => bail!(
                 "{log}: the log ends before, or other than with, the line that was written last: lines were taken from its end, or \
@@ -90,4 +110,14 @@ impl End {
             ),
         }
     }
+}
+
+/// Whether a CA has written meanwhile: it changes the hash a moment after the log, so a moment is waited.
+fn has_changed(log: &Path, hash: &str) -> bool {
+    (0..10).any(|look| {
+        if look > 0 {
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        WrittenLast::beside(log).is_ok_and(|now| now.hash.as_deref() != Some(hash))
+    })
 }

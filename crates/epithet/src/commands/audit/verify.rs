@@ -1,6 +1,6 @@
 //! `epithet audit verify`: is the log still what the CA wrote?
 
-use super::end::End;
+use super::end::{End, Verdict};
 use super::line::{Piece, next_line};
 use crate::cli::VerifyOptions;
 use anyhow::{Context, bail};
@@ -10,8 +10,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// The exit code when every line follows the one before it but for one or more that begin a new chain.
-const NEW_CHAIN: u8 = 2;
+/// The exit code when nothing is wrong, but whether lines are missing cannot be told: a new chain begins, or a log is empty.
+const DOUBTFUL: u8 = 2;
 
 /// Checks files one after the other as one log, and says how many lines it has.
 pub(super) fn run(options: &VerifyOptions) -> anyhow::Result<ExitCode> {
@@ -63,8 +63,9 @@ pub(super) fn run(options: &VerifyOptions) -> anyhow::Result<ExitCode> {
     if lines > 0 && !chain.is_whole() {
         text.push_str("  the first line follows one of an earlier file\n");
     }
-    if let Some(words) = about_its_end {
-        text.push_str(&format!("  {words}\n"));
+    match &about_its_end {
+        Verdict::Well => {}
+        Verdict::Note(words) | Verdict::Emptied(words) => text.push_str(&format!("  {words}\n")),
     }
     if let Some(last) = chain.last() {
         text.push_str(&format!(
@@ -74,9 +75,9 @@ pub(super) fn run(options: &VerifyOptions) -> anyhow::Result<ExitCode> {
     std::io::stdout()
         .write_all(text.as_bytes())
         .context("cannot print")?;
-    Ok(match begins.len() {
-        0 => ExitCode::SUCCESS,
-        _ => ExitCode::from(NEW_CHAIN),
+    Ok(match (begins.len(), about_its_end) {
+        (0, Verdict::Well | Verdict::Note(_)) => ExitCode::SUCCESS,
+        _ => ExitCode::from(DOUBTFUL),
     })
 }
 

@@ -110,17 +110,28 @@ fn look(options: &StatusOptions) -> anyhow::Result<Status> {
     Ok(status)
 }
 
+/// What is said of one CA in `URL: what is wrong; URL: what is wrong`. What is wrong may have a `; ` of its own.
+fn problem_of(url: &str, problems: &str, urls: &[&str]) -> Option<String> {
+    let place = |text: &str, url: &str| {
+        let head = format!("{url}: ");
+        let after = text.match_indices("; ").map(|(at, _)| at + 2);
+        std::iter::once(0)
+            .chain(after)
+            .find(|at| text[*at..].starts_with(&head))
+    };
+    let said = &problems[place(problems, url)? + url.len() + 2..];
+    let next = urls.iter().filter_map(|other| place(said, other)).min();
+    let end = next.map_or(said.len(), |at| at.saturating_sub(2));
+    Some(said[..end].to_owned())
+}
+
 fn living(inspection: &Inspection) -> Living {
     let login = &inspection.login;
     // Until a CA has said something about itself, that it was not tried for a certificate says nothing.
     let problems = inspection.hosts.problem.as_deref().unwrap_or_default();
+    let urls: Vec<&str> = inspection.ca_endpoints.iter().map(|ca| ca.url.as_str()).collect();
     let cas = inspection.ca_endpoints.iter().map(|ca| {
-        let mut of_this = problems
-            .split("; ")
-            .filter_map(|problem| problem.strip_prefix(&ca.url));
-        let silent = of_this
-            .next()
-            .map(|problem| problem.trim_start_matches(": ").to_owned());
+        let silent = problem_of(&ca.url, problems, &urls);
         Ca {
             url: ca.url.clone(),
             healthy: silent.is_none() && matches!(ca.state.as_str(), "closed" | "resting"),
@@ -243,6 +254,19 @@ fn elapsed(from: Timestamp, to: Timestamp) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_wrong_with_each_ca_is_told_apart() {
+        let urls = ["https://ca/", "https://ca/b", "https://c"];
+        let problems = "https://ca/b: not accepted; if it is yours, name it; https://c: refused";
+        for (url, expected) in [
+            ("https://ca/", None),
+            ("https://ca/b", Some("not accepted; if it is yours, name it")),
+            ("https://c", Some("refused")),
+        ] {
+            assert_eq!(problem_of(url, problems, &urls).as_deref(), expected, "{url}");
+        }
+    }
 
     #[test]
     fn the_page_says_how_to_start_what_is_not_running() {

@@ -14,6 +14,7 @@ use epithet_ssh::UserCertificate;
 use epithet_wire::HostPattern;
 use epithet_wire::broker::{AgentInspection, Empty, Inspection, MatchRequest, Request};
 use epithet_wire::display::sanitize_line;
+use epithet_wire::limits::DOCTOR_JUMPS_MAX;
 use std::path::Path;
 
 /// Follows it as far as it leads.
@@ -26,7 +27,12 @@ pub(super) async fn follow(
     let destination = Destination::typed(target);
     let intent = match patient.ssh.intent(&destination).await {
         Ok(intent) => intent,
-        Err(error) => return report.add(not_accepted(target, &error)),
+        Err(error) => {
+            return report.add(match Lost::by(target, error) {
+                Lost::Refused(_, error) => not_accepted(target, &error),
+                lost => no_way(target, &lost),
+            });
+        }
     };
     report.add(gate(patient, inspection, target, &intent))?;
     if !report.is_sound() {
@@ -52,14 +58,14 @@ pub(super) async fn follow(
         &trial,
         &offered(inspection, target, &intent, Some(Shown::of(&certificate, &ca))),
     );
-    if login.verdict == Verdict::Broken {
+    if login.verdict == Verdict::Broken && !handshake::was_reached(&trial) {
         pass(patient, inspection, &stations, &intent, report).await?;
+        // What lies behind a jump host that leads nowhere says nothing.
+        if !stations.is_empty() && !report.is_untroubled() {
+            return Ok(());
+        }
     }
-    // What lies behind a jump host that leads nowhere says nothing.
-    match stations.is_empty() || report.is_untroubled() || login.verdict < Verdict::Broken {
-        true => report.add(login),
-        false => Ok(()),
-    }
+    report.add(login)
 }
 
 /// Looks at each jump host on the way to the one that ssh would do this for, up to the first that does not lead on.
@@ -89,7 +95,9 @@ async fn jump(
     station: &Station,
     next: &Intent,
 ) -> anyhow::Result<Check> {
-    let Station { destination, intent } = station;
+    let Station {
+        destination, intent, ..
+    } = station;
     let shown = destination.shown.as_str();
     let of_jump = |check: Check| Check {
         said: format!("the jump host {}: {}", sanitize_line(shown, 100), check.said),
@@ -159,16 +167,21 @@ fn not_accepted(target: &str, error: &anyhow::Error) -> Check {
 /// The jump hosts lead nowhere.
 fn no_way(target: &str, lost: &Lost) -> Check {
     match lost {
-        Lost::Loop(jump) => {
-            let jump = sanitize_line(jump, 100);
+        Lost::Loop(host) => {
+            let host = sanitize_line(host, 100);
             Check::broken(
                 "jump",
-                format!(
-                    "the jump hosts before {target} lead back to {jump}, so ssh starts itself without end"
-                ),
-                format!("add `Host {jump}` with `ProxyJump none` above the line that sets `ProxyJump`"),
+                format!("the jump hosts before {target} lead back to {host}, and ssh comes to no end"),
+                format!("add `Host {host}` with `ProxyJump none` above the line that sets `ProxyJump`"),
             )
         }
+        Lost::TooMany => Check::broken(
+            "jump",
+            format!(
+                "there are more than {DOCTOR_JUMPS_MAX} jump hosts before {target}, or they lead in a circle"
+            ),
+            format!("ssh -G {target}    (look at `proxyjump`, and at that of the hosts which it names)"),
+        ),
         Lost::Refused(jump, error) => not_accepted(&sanitize_line(jump, 100), error),
     }
 }

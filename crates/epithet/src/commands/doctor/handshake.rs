@@ -161,6 +161,11 @@ pub(super) fn judge_jump(trial: &Trial, offered: &Offered<'_>, next: &str) -> Op
     })
 }
 
+/// Whether it was the target itself that answered, whatever it said.
+pub(super) fn was_reached(trial: &Trial) -> bool {
+    Said::of(&trial.log).debug("Remote protocol version").is_some()
+}
+
 /// Whether somebody could still be let in who answers questions (a password, a code), which a trial does not do.
 pub(super) fn asks_somebody(trial: &Trial) -> bool {
     let said = Said::of(&trial.log);

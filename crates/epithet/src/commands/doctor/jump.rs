@@ -38,11 +38,27 @@ impl Jump {
             port: port.map(str::to_owned),
         }
     }
+
+    /// As ssh takes it for a destination: `ProxyJump` has a port behind the name, and an address in brackets.
+    pub(super) fn destination(&self) -> String {
+        let user = self
+            .user
+            .as_ref()
+            .map(|user| format!("{user}@"))
+            .unwrap_or_default();
+        let host = &self.host;
+        match &self.port {
+            None => format!("{user}{host}"),
+            Some(port) if host.contains(':') => format!("ssh://{user}[{host}]:{port}"),
+            Some(port) => format!("ssh://{user}{host}:{port}"),
+        }
+    }
 }
 
 /// A jump host on the way, and what ssh would do for it.
 #[derive(Debug)]
 pub(super) struct Station {
+    jump: Jump,
     pub(super) destination: Destination,
     pub(super) intent: Intent,
 }
@@ -50,10 +66,26 @@ pub(super) struct Station {
 /// Why the way could not be found.
 #[derive(Debug)]
 pub(super) enum Lost {
-    /// The jump hosts lead back to this one, or there is no end of them.
+    /// The jump hosts lead back to this host.
     Loop(String),
+    /// There is no end of them.
+    TooMany,
     /// ssh does not accept what is written for this jump host.
     Refused(String, anyhow::Error),
+}
+
+impl Lost {
+    /// What `ssh -G` ended with for `target`. It sees itself when a host is its own jump host (`jumphost loop via`, ssh.c).
+    pub(super) fn by(target: &str, error: anyhow::Error) -> Self {
+        let text = format!("{error:#}");
+        let host = text
+            .split_once("jumphost loop via ")
+            .and_then(|(_, rest)| rest.split_whitespace().next());
+        match host {
+            Some(host) => Self::Loop(host.to_owned()),
+            None => Self::Refused(target.to_owned(), error),
+        }
+    }
 }
 
 /// The jump hosts before the one that ssh would do this for, in the order in which they are passed. Nothing is started.
@@ -64,12 +96,21 @@ pub(super) async fn stations(ssh: &Ssh, intent: &Intent) -> Result<Vec<Station>,
         let mut part = Vec::new();
         for (index, jump) in jumps.iter().enumerate() {
             if stations.len() + part.len() >= DOCTOR_JUMPS_MAX {
-                return Err(Lost::Loop(jump.written.clone()));
+                return Err(Lost::TooMany);
+            }
+            let is_passed =
+                |station: &&Station| station.jump.host == jump.host && station.jump.port == jump.port;
+            if let Some(again) = stations.iter().chain(&part).find(is_passed) {
+                return Err(Lost::Loop(again.jump.host.clone()));
             }
             let destination = Destination::jump(jump, &jumps[..index]);
             match ssh.intent(&destination).await {
-                Ok(intent) => part.push(Station { destination, intent }),
-                Err(error) => return Err(Lost::Refused(jump.written.clone(), error)),
+                Ok(intent) => part.push(Station {
+                    jump: jump.clone(),
+                    destination,
+                    intent,
+                }),
+                Err(error) => return Err(Lost::by(&destination.shown, error)),
             }
         }
         // The first is reached as its own configuration says, which may be through others.
@@ -87,13 +128,14 @@ mod tests {
 
     #[test]
     fn jump_hosts_are_taken_apart_as_ssh_does() {
-        for (written, user, host, port) in [
-            ("j", None, "j", None),
-            ("bob@j:2222", Some("bob"), "j", Some("2222")),
-            ("a@b@j", Some("a@b"), "j", None),
-            ("[::1]:22", None, "::1", Some("22")),
-            ("fe80::1", None, "fe80::1", None),
-            ("ssh://bob@j:22/", Some("bob"), "j", Some("22")),
+        for (written, user, host, port, shown) in [
+            ("j", None, "j", None, "j"),
+            ("bob@j:2222", Some("bob"), "j", Some("2222"), "ssh://bob@j:2222"),
+            ("a@b@j", Some("a@b"), "j", None, "a@b@j"),
+            ("bob@[10.0.0.1]", Some("bob"), "10.0.0.1", None, "bob@10.0.0.1"),
+            ("[::1]:22", None, "::1", Some("22"), "ssh://[::1]:22"),
+            ("fe80::1", None, "fe80::1", None, "fe80::1"),
+            ("ssh://bob@j:22/", Some("bob"), "j", Some("22"), "ssh://bob@j:22"),
         ] {
             let jump = Jump::parse(written);
             assert_eq!(
@@ -101,6 +143,7 @@ mod tests {
                 (user, host, port),
                 "{written}"
             );
+            assert_eq!(jump.destination(), shown, "{written}");
         }
     }
 }

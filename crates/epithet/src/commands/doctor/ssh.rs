@@ -54,7 +54,7 @@ impl Destination {
         }
         words.extend(["--".to_owned(), jump.host.clone()]);
         Self {
-            shown: jump.written.clone(),
+            shown: jump.destination(),
             words,
         }
     }
@@ -120,6 +120,8 @@ impl Ssh {
             "ConnectTimeout=10",
             "ControlPath=none",
             "ClearAllForwardings=yes",
+            "RemoteCommand=none",
+            "PermitLocalCommand=no",
         ] {
             command.args(["-o", option]);
         }
