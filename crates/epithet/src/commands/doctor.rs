@@ -9,7 +9,9 @@ mod handshake;
 mod here;
 mod jump;
 mod network;
+mod offered;
 mod reach;
+mod said;
 mod ssh;
 mod trial;
 

@@ -2,8 +2,9 @@
 
 use super::Patient;
 use super::check::{Check, Report, Verdict};
-use super::handshake::{self, Known, Offered, Shown};
+use super::handshake;
 use super::jump::{self, Lost, Station};
+use super::offered::{Known, Offered, Shown};
 use super::reach;
 use super::ssh::{Destination, Intent};
 use crate::cli::BrokerChoice;

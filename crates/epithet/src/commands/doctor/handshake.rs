@@ -4,91 +4,10 @@
 //! Nothing that a host said is ever part of what to do.
 
 use super::check::Check;
-use super::ssh::Intent;
+use super::offered::Offered;
+use super::said::Said;
 use super::trial::Trial;
-use epithet_ssh::UserCertificate;
 use epithet_wire::display::sanitize_line;
-use std::path::Path;
-
-/// What was shown to whom.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Offered<'a> {
-    /// As it was typed.
-    pub(super) target: &'a str,
-    pub(super) host: &'a str,
-    pub(super) port: u16,
-    pub(super) user: &'a str,
-    /// The broker's certificate; `None` for a host that is none of the broker's.
-    pub(super) certificate: Option<Shown<'a>>,
-    /// Where that CA is asked.
-    pub(super) ca_url: &'a str,
-    /// How ssh finds what it knows of host keys.
-    pub(super) known: Known<'a>,
-    /// The program through which ssh talks to the host.
-    pub(super) proxy_command: Option<&'a str>,
-}
-
-/// A certificate, as far as it helps to find the reason.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Shown<'a> {
-    /// The fingerprint of the CA that signed it.
-    pub(super) ca: &'a str,
-    pub(super) key_id: &'a str,
-    /// Whether it lets its owner through to other hosts.
-    pub(super) forwards: bool,
-}
-
-impl<'a> Shown<'a> {
-    pub(super) fn of(certificate: &'a UserCertificate, ca: &'a str) -> Self {
-        Self {
-            ca,
-            key_id: certificate.key_id(),
-            forwards: certificate.extensions().contains_key("permit-port-forwarding"),
-        }
-    }
-}
-
-/// Where ssh looks for a host's key.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Known<'a> {
-    /// The files, as `ssh -G` prints them.
-    files: &'a str,
-    alias: &'a str,
-}
-
-impl<'a> Known<'a> {
-    pub(super) fn of(intent: &'a Intent) -> Self {
-        Self {
-            files: intent.get("userknownhostsfile"),
-            alias: intent.get("hostkeyalias"),
-        }
-    }
-
-    /// The command that forgets a host's key.
-    fn forget(self, host: &str, port: u16) -> String {
-        let name = match (self.alias, port) {
-            ("" | "none", 22) => host.to_owned(),
-            ("" | "none", port) => format!("[{host}]:{port}"),
-            (alias, _) => alias.to_owned(),
-        };
-        // A path with a blank in it cannot be told from two.
-        let whole = Path::new(self.files).exists().then_some(self.files);
-        let first = || {
-            self.files
-                .split_whitespace()
-                .find(|file| Path::new(file).exists())
-        };
-        match whole.or_else(first) {
-            Some(file) => format!("ssh-keygen -f {} -R {}", quoted(file), quoted(&name)),
-            None => format!("ssh-keygen -R {}", quoted(&name)),
-        }
-    }
-}
-
-/// A word as a shell takes it for one.
-fn quoted(word: &str) -> String {
-    format!("'{}'", word.replace('\'', r"'\''"))
-}
 
 /// Judges a trial.
 pub(super) fn judge(trial: &Trial, offered: &Offered<'_>) -> Check {
@@ -417,53 +336,10 @@ fn last_part(line: &str) -> String {
     sanitize_line(line.rsplit(": ").next().unwrap_or(line), 200)
 }
 
-/// ssh's lines, those for people and those for debugging apart.
-struct Said<'a> {
-    plain: Vec<&'a str>,
-    debug: Vec<&'a str>,
-    /// The host's own last words, as ssh logs them: they are read for what they are, and nothing behind them.
-    disconnect: Option<&'a str>,
-}
-
-impl<'a> Said<'a> {
-    fn of(text: &'a str) -> Self {
-        const LAST_WORDS: &str = "Received disconnect from ";
-        let lines = text.lines().map(str::trim_end).filter(|line| !line.is_empty());
-        let before = lines.take_while(|line| !line.starts_with(LAST_WORDS));
-        let (debug, plain) = before.partition(|line| line.starts_with("debug"));
-        let disconnect = text
-            .lines()
-            .map(str::trim_end)
-            .find(|line| line.starts_with(LAST_WORDS));
-        Self {
-            plain,
-            debug,
-            disconnect,
-        }
-    }
-
-    fn plain(&self, word: &str) -> Option<&'a str> {
-        self.plain.iter().copied().find(|line| line.contains(word))
-    }
-
-    fn last_plain(&self) -> Option<&'a str> {
-        self.plain.last().copied()
-    }
-
-    fn all_debug(&self, word: &'a str) -> impl Iterator<Item = &'a str> {
-        self.debug.iter().copied().filter(move |line| line.contains(word))
-    }
-
-    /// The last one counts: what came before did not do. Older versions say some of it to people.
-    fn debug(&self, word: &'a str) -> Option<&'a str> {
-        let plain = self.plain.iter().copied().filter(|line| line.contains(word));
-        self.all_debug(word).chain(plain).last()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::check::Verdict;
+    use super::super::offered::{Known, Shown};
     use super::*;
 
     const OFFERED: Offered<'static> = Offered {
